@@ -1,0 +1,186 @@
+//! One cell as the registry describes it: where it lives, what it answers at, how it is to be treated.
+//!
+//! Everything here compares by value, so that an edit is seen by comparing. It must never hold what changes while the
+//! router runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host::HostRule;
+use super::name::{AppName, CellName, MachineId};
+use super::path::PathPrefix;
+
+/// One tenant's entry in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The name, which is also the label before the domain.
+    pub name: CellName,
+    /// Where the cell lives.
+    pub placement: Placement,
+    /// Whether requests reach it.
+    pub state: Admission,
+    /// Whether requests may be handed back to the platform's edge.
+    pub replay: Replay,
+    /// Its limits; one allocation for all cells that have the defaults.
+    pub limits: Arc<Limits>,
+    /// Where the secret that it shares with the router is to be found; none means unsigned.
+    pub secret: Option<SecretSource>,
+    /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
+    pub ready_path: Arc<str>,
+    /// Whether the cell's own answers may carry replay instructions to the edge.
+    pub may_replay: bool,
+    /// The hosts it answers at besides its subdomain, in the order of the file.
+    pub hosts: Box<[HostRule]>,
+    /// The path prefixes it answers at, in the order of the file.
+    pub paths: Box<[PathRule]>,
+}
+
+/// A path prefix of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathRule {
+    /// The prefix.
+    pub prefix: PathPrefix,
+    /// Whether the cell sees the path without the prefix.
+    pub strip: bool,
+}
+
+/// Where a cell lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// A Fly Machine.
+    Machine {
+        /// The app that the machine belongs to.
+        app: AppName,
+        /// The machine's id.
+        machine: MachineId,
+        /// The port that the cell listens on, 1 to 65535.
+        port: u16,
+    },
+    /// Anywhere else.
+    Address {
+        /// A host name, an IPv4 address, or an IPv6 address without brackets.
+        host: Box<str>,
+        /// The port, 1 to 65535.
+        port: u16,
+    },
+}
+
+/// As `app/machine:port` or as `host:port`, an IPv6 address in brackets.
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placement::Machine { app, machine, port } => write!(f, "{app}/{machine}:{port}"),
+            Placement::Address { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Placement::Address { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Whether requests reach a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// They do.
+    Active,
+    /// They are answered with 503 and a page that says so.
+    Maintenance,
+    /// They are answered with 403.
+    Disabled,
+    /// They wait: the cell is being replaced or moved.
+    Paused,
+}
+
+impl Admission {
+    /// Every state with its name in the file.
+    pub(super) const ALL: [(&'static str, Admission); 4] = [
+        ("active", Admission::Active),
+        ("maintenance", Admission::Maintenance),
+        ("disabled", Admission::Disabled),
+        ("paused", Admission::Paused),
+    ];
+
+    /// The name in the file.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
+}
+
+/// Whether requests may be handed back to the platform's edge, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Never: the router relays every byte.
+    Never,
+    /// One by one, signed; a failure comes back to the router.
+    Strict {
+        /// How long the edge tries to reach the cell; none leaves it to the platform.
+        timeout: Option<Duration>,
+    },
+    /// The edge remembers the answer and skips the router; unsigned, as the platform allows no state on it.
+    Cached {
+        /// How long the edge remembers, 10 s to a day.
+        ttl: Duration,
+    },
+}
+
+/// The kinds of [`Replay`] as the file names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplayKind {
+    Strict,
+    Cached,
+    Never,
+}
+
+impl ReplayKind {
+    /// Every kind with its name in the file.
+    pub(super) const ALL: [(&'static str, ReplayKind); 3] = [
+        ("strict", ReplayKind::Strict),
+        ("cached", ReplayKind::Cached),
+        ("never", ReplayKind::Never),
+    ];
+}
+
+/// What a cell may take of the router, and how long the router waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Requests that run at the same time through this router, 1 or more.
+    pub max_in_flight: u32,
+    /// For one attempt to connect.
+    pub connect_timeout: Duration,
+    /// From the end of the request's head until the first byte of the answer, while no body moves.
+    pub first_byte_timeout: Duration,
+    /// Without progress of a body in either direction.
+    pub idle_timeout: Duration,
+    /// Without a byte in either direction of an upgraded connection.
+    pub tunnel_idle_timeout: Duration,
+    /// From the call that starts the machine until the cell is ready.
+    pub wake_timeout: Duration,
+    /// For a request that waits until a paused cell is active again.
+    pub hold_timeout: Duration,
+    /// What `retry-after` says when the cell cannot answer now.
+    pub retry_after: Duration,
+}
+
+/// Where the secret of a cell is to be found, `{cell}` already replaced.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In the environment variable of this name.
+    Env(String),
+    /// In the file at this path.
+    File(String),
+}
+
+/// As `env NAME` or `file PATH`.
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretSource::Env(name) => write!(f, "env {name}"),
+            SecretSource::File(path) => write!(f, "file {path}"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

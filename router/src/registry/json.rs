@@ -1,0 +1,134 @@
+//! JSON read as a stream of slices: objects and arrays hand out their parts as text, and no tree is built.
+//!
+//! Every part is a slice of the source text, so its place is the difference of two addresses. Each level of a file is
+//! read once more when its parts are taken apart; a million entries never stand in memory side by side.
+//! It must never know what the file means.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What a JSON text is, told by its first character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Object,
+    Array,
+    Text,
+    Number,
+    Flag,
+    Null,
+}
+
+impl Shape {
+    /// The shape of a well-formed value without leading blanks.
+    pub(super) fn of(json: &str) -> Shape {
+        match json.as_bytes().first() {
+            Some(b'{') => Shape::Object,
+            Some(b'[') => Shape::Array,
+            Some(b'"') => Shape::Text,
+            Some(b't' | b'f') => Shape::Flag,
+            Some(b'n') => Shape::Null,
+            _ => Shape::Number,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Shape::Object => "an object",
+            Shape::Array => "a list",
+            Shape::Text => "a text",
+            Shape::Number => "a number",
+            Shape::Flag => "true or false",
+            Shape::Null => "null",
+        }
+    }
+}
+
+/// Hands out the members of the object `json` as (key, value), both as written.
+///
+/// # Errors
+/// If `json` is not one well-formed object; the members before the fault have then been handed out.
+pub(super) fn members<'t>(
+    json: &'t str,
+    each: impl FnMut(&'t str, &'t str),
+) -> Result<(), serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    Members(each).deserialize(&mut reader)?;
+    reader.end()
+}
+
+/// Hands out the items of the array `json` as written.
+///
+/// # Errors
+/// If `json` is not one well-formed array; the items before the fault have then been handed out.
+pub(super) fn items<'t>(json: &'t str, each: impl FnMut(&'t str)) -> Result<(), serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    Items(each).deserialize(&mut reader)?;
+    reader.end()
+}
+
+/// The text that the JSON string `json` stands for; borrowed if it is written without escapes.
+///
+/// # Errors
+/// If `json` is no JSON string, or half of a surrogate pair stands alone in it.
+pub(super) fn string(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    let inner = json
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    match inner {
+        Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
+        _ => serde_json::from_str(json).map(Cow::Owned),
+    }
+}
+
+struct Members<F>(F);
+
+impl<'t, F: FnMut(&'t str, &'t str)> DeserializeSeed<'t> for Members<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'t, F: FnMut(&'t str, &'t str)> Visitor<'t> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<&'t RawValue, &'t RawValue>()? {
+            (self.0)(key.get(), value.get());
+        }
+        Ok(())
+    }
+}
+
+struct Items<F>(F);
+
+impl<'t, F: FnMut(&'t str)> DeserializeSeed<'t> for Items<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'t, F: FnMut(&'t str)> Visitor<'t> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'t>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(item) = seq.next_element::<&'t RawValue>()? {
+            (self.0)(item.get());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! One cell's entry: own values, else defaults, else the table's defaults, made into a [`Cell`].
+
+use std::collections::HashSet;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lists::{read_host_rules, read_path_rules};
+use super::object::{Settings, default_choice, default_flag, default_number, default_text};
+use super::secret::{Template, read_secret};
+use crate::registry::cell::{Admission, Cell, Limits, PathRule, Placement, Replay, ReplayKind};
+use crate::registry::fields::{Key, Scope};
+use crate::registry::host::{HostName, HostRule};
+use crate::registry::name::{AppName, CellName, MachineId};
+use crate::registry::problem::{Place, Refusal, Report, quoted};
+
+const LIMIT_KEYS: [Key; 8] = [
+    Key::MaxInFlight,
+    Key::ConnectTimeout,
+    Key::FirstByteTimeout,
+    Key::IdleTimeout,
+    Key::TunnelIdleTimeout,
+    Key::WakeTimeout,
+    Key::HoldTimeout,
+    Key::RetryAfter,
+];
+
+/// What holds for every cell that says nothing else, and what cells share.
+pub(super) struct Defaults<'t> {
+    settings: Settings<'t>,
+    limits: Arc<Limits>,
+    ready_path: Arc<str>,
+    secret: Option<Template>,
+    apps: HashSet<AppName>,
+}
+
+impl<'t> Defaults<'t> {
+    /// Reads the object `defaults`, if there is one.
+    pub(super) fn read(json: Option<&'t str>, report: &mut Report<'t>) -> Self {
+        let place = Place::Root.member("defaults");
+        let settings = match json {
+            Some(json) => Settings::read(json, Scope::Defaults, place, report),
+            None => Settings::empty(),
+        };
+        let nothing = Settings::empty();
+        let mut apps = HashSet::new();
+        read_app(&settings, place, &mut apps, report);
+        let built_in = Arc::from(default_text(Key::ReadyPath).unwrap_or_default());
+        Self {
+            limits: Arc::new(limits(&settings, &nothing)),
+            ready_path: read_ready_path(&settings, place, &built_in, report),
+            secret: read_secret(&settings, place, report),
+            settings,
+            apps,
+        }
+    }
+}
+
+/// An entry as read. The hosts and paths stand beside the cell, as they are claimed even if the cell is not good.
+pub(super) struct Entry<'t> {
+    /// The cell without hosts and paths, if all of the rest is good.
+    pub(super) cell: Option<Cell>,
+    /// The machine, if it is good, and where it is written.
+    pub(super) machine: Option<(MachineId, &'t str)>,
+    /// Hosts, each with its index and where it is written.
+    pub(super) hosts: Vec<(usize, HostRule, &'t str)>,
+    /// Paths, each with its index and where it is written.
+    pub(super) paths: Vec<(usize, PathRule, &'t str)>,
+}
+
+/// Reads the entry of the cell that `key` names. `name` is absent if the key is no cell name.
+pub(super) fn read_entry<'t>(
+    name: Option<&CellName>,
+    key: &'t str,
+    json: &'t str,
+    place: Place<'_>,
+    defaults: &mut Defaults<'t>,
+    report: &mut Report<'t>,
+) -> Entry<'t> {
+    let before = report.count();
+    let own = Settings::read(json, Scope::Cell, place, report);
+    let machine = read_machine(&own, place, report);
+    let placement = read_placement(&own, machine.as_ref(), key, place, defaults, report);
+    let replay = read_replay(&own, place, &defaults.settings, report);
+    let ready_path = read_ready_path(&own, place, &defaults.ready_path, report);
+    let own_secret = read_secret(&own, place, report);
+    let hosts = read_host_rules(&own, place, report);
+    let paths = read_path_rules(&own, place, report);
+    let good = report.count() == before;
+    let cell = match (name, placement) {
+        (Some(name), Some(placement)) if good => Some(Cell {
+            name: name.clone(),
+            placement,
+            state: Admission::ALL[choice(&own, &defaults.settings, Key::State)].1,
+            replay,
+            limits: shared_limits(&own, defaults),
+            secret: own_secret
+                .as_ref()
+                .or(defaults.secret.as_ref())
+                .map(|template| template.for_cell(name)),
+            ready_path,
+            may_replay: own
+                .flag(Key::MayReplay)
+                .or(defaults.settings.flag(Key::MayReplay))
+                .unwrap_or_else(|| default_flag(Key::MayReplay)),
+            hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
+            paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),
+        }),
+        _ => None,
+    };
+    Entry {
+        cell,
+        machine,
+        hosts,
+        paths,
+    }
+}
+
+fn number(own: &Settings<'_>, defaults: &Settings<'_>, key: Key) -> u64 {
+    own.number(key)
+        .or(defaults.number(key))
+        .or(default_number(key))
+        .unwrap_or_default()
+}
+
+fn choice(own: &Settings<'_>, defaults: &Settings<'_>, key: Key) -> usize {
+    own.choice(key)
+        .or(defaults.choice(key))
+        .unwrap_or_else(|| default_choice(key))
+}
+
+fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
+    let number = |key| number(own, defaults, key);
+    let milliseconds = |key| Duration::from_millis(number(key));
+    Limits {
+        max_in_flight: u32::try_from(number(Key::MaxInFlight)).unwrap_or(u32::MAX),
+        connect_timeout: milliseconds(Key::ConnectTimeout),
+        first_byte_timeout: milliseconds(Key::FirstByteTimeout),
+        idle_timeout: milliseconds(Key::IdleTimeout),
+        tunnel_idle_timeout: milliseconds(Key::TunnelIdleTimeout),
+        wake_timeout: milliseconds(Key::WakeTimeout),
+        hold_timeout: milliseconds(Key::HoldTimeout),
+        retry_after: Duration::from_secs(number(Key::RetryAfter)),
+    }
+}
+
+fn shared_limits(own: &Settings<'_>, defaults: &Defaults<'_>) -> Arc<Limits> {
+    if LIMIT_KEYS.iter().all(|key| own.number(*key).is_none()) {
+        return Arc::clone(&defaults.limits);
+    }
+    let limits = limits(own, &defaults.settings);
+    if limits == *defaults.limits {
+        Arc::clone(&defaults.limits)
+    } else {
+        Arc::new(limits)
+    }
+}
+
+/// The app that is written here; equal names share one allocation.
+fn read_app(
+    own: &Settings<'_>,
+    place: Place<'_>,
+    apps: &mut HashSet<AppName>,
+    report: &mut Report<'_>,
+) -> Option<AppName> {
+    let text = own.text(Key::App)?;
+    if let Some(known) = apps.get(text) {
+        return Some(known.clone());
+    }
+    match AppName::parse(text) {
+        Ok(app) => {
+            apps.insert(app.clone());
+            Some(app)
+        }
+        Err(refusal) => {
+            refuse(own, Key::App, place, refusal, report);
+            None
+        }
+    }
+}
+
+fn read_machine<'t>(
+    own: &Settings<'t>,
+    place: Place<'_>,
+    report: &mut Report<'t>,
+) -> Option<(MachineId, &'t str)> {
+    let text = own.text(Key::Machine)?;
+    match MachineId::parse(text) {
+        Ok(machine) => Some((machine, own.source(Key::Machine)?)),
+        Err(refusal) => {
+            refuse(own, Key::Machine, place, refusal, report);
+            None
+        }
+    }
+}
+
+fn read_placement<'t>(
+    own: &Settings<'t>,
+    machine: Option<&(MachineId, &'t str)>,
+    key: &'t str,
+    place: Place<'_>,
+    defaults: &mut Defaults<'t>,
+    report: &mut Report<'t>,
+) -> Option<Placement> {
+    let own_app = read_app(own, place, &mut defaults.apps, report);
+    match (own.source(Key::Machine), own.source(Key::Address)) {
+        (Some(_), Some(_)) => {
+            let refusal = Refusal::new(
+                "the cell has both a machine and an address",
+                "keep the one where it lives",
+            );
+            refuse(own, Key::Address, place, refusal, report);
+            None
+        }
+        (None, None) => {
+            report.add(
+                key,
+                place,
+                Refusal::new(
+                    "the cell has no machine and no address",
+                    "write where it lives: \"machine\": \"3d8d9e67c2e123\" or \"address\": \"127.0.0.1:9000\"",
+                ),
+            );
+            None
+        }
+        (Some(source), None) => {
+            let app = own_app.or_else(|| {
+                let default = defaults.settings.text(Key::App)?;
+                defaults.apps.get(default).cloned()
+            });
+            let named = own.source(Key::App).or(defaults.settings.source(Key::App));
+            if named.is_none() {
+                report.add(
+                    source,
+                    place.member("machine"),
+                    Refusal::new(
+                        "no app is named for this machine",
+                        "write \"app\" beside it or in defaults",
+                    ),
+                );
+            }
+            let port = number(own, &defaults.settings, Key::Port);
+            Some(Placement::Machine {
+                app: app?,
+                machine: machine?.0.clone(),
+                port: u16::try_from(port).ok()?,
+            })
+        }
+        (None, Some(_)) => {
+            for key in [Key::App, Key::Port] {
+                if own.source(key).is_some() {
+                    let refusal = Refusal::new(
+                        "this goes with a machine, and the cell has an address",
+                        "take it out; the port of an address is part of it",
+                    );
+                    refuse(own, key, place, refusal, report);
+                }
+            }
+            match read_address(own.text(Key::Address)?) {
+                Ok(placement) => Some(placement),
+                Err(refusal) => {
+                    refuse(own, Key::Address, place, refusal, report);
+                    None
+                }
+            }
+        }
+    }
+}
+
+/// Reads `host:port`, `ip:port` or `[v6]:port`.
+fn read_address(text: &str) -> Result<Placement, Refusal> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(Refusal::new(
+            format!("{} has no port", quoted(text)),
+            format!("write {}", quoted(&format!("{text}:8080"))),
+        ));
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(number) = port.parse::<u16>().ok().filter(|port| digits && *port > 0) else {
+        return Err(Refusal::new(
+            format!("{} ends in no port", quoted(text)),
+            "write a number from 1 to 65535 after the last colon",
+        ));
+    };
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let host = match inner {
+        Some(inner) => match inner.parse::<Ipv6Addr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => {
+                return Err(Refusal::new(
+                    format!("{} is no IPv6 address", quoted(host)),
+                    "write, for example, \"[::1]:9000\"",
+                ));
+            }
+        },
+        None if host.parse::<Ipv6Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok() => {
+            return Err(Refusal::new(
+                format!("{} has an IPv6 address without brackets", quoted(text)),
+                "write, for example, \"[::1]:9000\"",
+            ));
+        }
+        None => HostName::parse(host)?.as_str().to_owned(),
+    };
+    Ok(Placement::Address {
+        host: host.into(),
+        port: number,
+    })
+}
+
+fn read_replay<'t>(
+    own: &Settings<'t>,
+    place: Place<'_>,
+    defaults: &Settings<'t>,
+    report: &mut Report<'t>,
+) -> Replay {
+    let is_address = own.source(Key::Address).is_some() && own.source(Key::Machine).is_none();
+    let kind = if is_address {
+        if let Some(own_kind) = own.choice(Key::Replay) {
+            if ReplayKind::ALL[own_kind].1 != ReplayKind::Never {
+                let refusal = Refusal::new(
+                    "only a Fly Machine can be replayed to, and the cell has an address",
+                    "write \"never\", or take it out",
+                );
+                refuse(own, Key::Replay, place, refusal, report);
+            }
+        }
+        ReplayKind::Never
+    } else {
+        ReplayKind::ALL[choice(own, defaults, Key::Replay)].1
+    };
+    for (key, goes_with, word) in [
+        (Key::ReplayTtl, ReplayKind::Cached, "cached"),
+        (Key::ReplayTimeout, ReplayKind::Strict, "strict"),
+    ] {
+        if own.number(key).is_some() && kind != goes_with {
+            let refusal = Refusal::new(
+                format!("this counts only for a cell whose replay is {word}"),
+                if is_address {
+                    "take it out; a cell with an address is never replayed".to_owned()
+                } else {
+                    format!("take it out, or write \"replay\": \"{word}\" for this cell")
+                },
+            );
+            refuse(own, key, place, refusal, report);
+        }
+    }
+    match kind {
+        ReplayKind::Never => Replay::Never,
+        ReplayKind::Strict => Replay::Strict {
+            timeout: own
+                .number(Key::ReplayTimeout)
+                .or(defaults.number(Key::ReplayTimeout))
+                .map(Duration::from_millis),
+        },
+        ReplayKind::Cached => Replay::Cached {
+            ttl: Duration::from_secs(number(own, defaults, Key::ReplayTtl)),
+        },
+    }
+}
+
+fn read_ready_path(
+    own: &Settings<'_>,
+    place: Place<'_>,
+    default: &Arc<str>,
+    report: &mut Report<'_>,
+) -> Arc<str> {
+    let Some(text) = own.text(Key::ReadyPath) else {
+        return Arc::clone(default);
+    };
+    let plain = |byte: u8| {
+        byte.is_ascii_graphic()
+            && !matches!(
+                byte,
+                b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
+            )
+    };
+    if !text.starts_with('/') || text.len() > 256 || !text.bytes().all(plain) {
+        let refusal = Refusal::new(
+            format!("{} is no path", quoted(text)),
+            "write a slash and up to 255 characters that may stand in a URL, such as \"/up\"",
+        );
+        refuse(own, Key::ReadyPath, place, refusal, report);
+        return Arc::clone(default);
+    }
+    if text == &**default {
+        return Arc::clone(default);
+    }
+    text.into()
+}
+
+/// Adds a problem of the value of `key`, which is there.
+fn refuse(
+    own: &Settings<'_>,
+    key: Key,
+    place: Place<'_>,
+    refusal: Refusal,
+    report: &mut Report<'_>,
+) {
+    if let Some(source) = own.source(key) {
+        let name = crate::registry::fields::field(key).name;
+        report.add(source, place.member(name), refusal);
+    }
+}

@@ -1,0 +1,3 @@
+//! The file format and the lookup as tables.
+
+mod schema;
