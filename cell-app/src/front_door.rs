@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, header};
 use ring::hmac;
 
 /// Header of the stream lane that carries a token.
-const SIGNATURE: &str = "cell-signature";
+pub(crate) const SIGNATURE: &str = "cell-signature";
 /// Header of the replay lane whose field `state` carries a token (fly-platform 1.10).
-const REPLAY_SOURCE: &str = "fly-replay-src";
+pub(crate) const REPLAY_SOURCE: &str = "fly-replay-src";
 /// How far ahead an expiry may lie, in seconds.
 const MAX_AHEAD_SECONDS: u64 = 300;
 /// Hexadecimal digits of a MAC.

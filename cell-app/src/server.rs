@@ -35,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 const BACKLOG: i32 = 1024;
 /// Pause after an accept that failed for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection stays open for a request that its client has sent before it could know of the end.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 /// When a silent peer is probed, and how often.
 const PROBE: Duration = Duration::from_secs(30);
 
@@ -160,7 +162,8 @@ fn take_waiting(
     }
 }
 
-/// Serves one connection to its end; once the cell drains, to the end of the request that it has begun.
+/// Serves one connection to its end; once the cell drains, to the end of the request that it has begun, or that was on
+/// its way.
 async fn serve(stream: TcpStream, service: Router, work: Work) {
     let keepalive = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
     // Best effort: a connection without them is only slower to be seen dead.
@@ -178,9 +181,13 @@ async fn serve(stream: TcpStream, service: Router, work: Work) {
         .serve_connection(TokioIo::new(Lingering::new(stream, unread)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
+    let last = async {
+        work.draining().await;
+        tokio::time::sleep(ON_ITS_WAY).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = work.draining() => {
+        () = last => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -11,10 +11,26 @@ use crate::app::App;
 use crate::entrance::Visit;
 use crate::front_door;
 
-/// Whether a header is shown; `fly-replay-src` holds the token.
+/// Whether a header is shown.
 fn is_shown(name: &str) -> bool {
-    name != "fly-replay-src"
-        && (name.starts_with("x-forwarded-") || name.starts_with("fly-") || name == "x-request-id")
+    name != front_door::SIGNATURE
+        && (["x-forwarded-", "fly-", "cell-"]
+            .iter()
+            .any(|start| name.starts_with(start))
+            || name == "x-request-id")
+}
+
+/// The source of a replay, with its `state` left out.
+fn without_state(source: &str) -> String {
+    let part = |part: &str| match part.split_once('=') {
+        Some((key, _)) if key.trim() == "state" => "state=…".to_owned(),
+        _ => part.to_owned(),
+    };
+    source
+        .split([';', ','])
+        .map(part)
+        .collect::<Vec<_>>()
+        .join(";")
 }
 
 /// Any method on `/whoami`.
@@ -33,7 +49,14 @@ pub(crate) async fn whoami(
             .headers()
             .get_all(name)
             .iter()
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .map(|value| {
+                if name == front_door::REPLAY_SOURCE {
+                    without_state(&value)
+                } else {
+                    value.into_owned()
+                }
+            })
             .collect();
         headers.insert(name.to_string(), lines.join(", ").into());
     }
@@ -53,16 +76,26 @@ pub(crate) async fn whoami(
 
 #[cfg(test)]
 mod tests {
-    use super::is_shown;
+    use super::{is_shown, without_state};
+
+    #[test]
+    fn the_source_of_a_replay_is_shown_without_its_token() {
+        for source in [
+            "instance=a;state=v1.1.ab;t=1",
+            "instance=a, state = v1.1.ab,t=1",
+        ] {
+            let shown = without_state(source);
+            assert!(
+                shown.contains("instance=a") && shown.contains("t=1"),
+                "{shown}"
+            );
+            assert!(!shown.contains("v1.1.ab"), "{shown}");
+        }
+    }
 
     #[test]
     fn tokens_and_cookies_are_not_shown() {
-        for name in [
-            "cell-signature",
-            "fly-replay-src",
-            "cookie",
-            "authorization",
-        ] {
+        for name in ["cell-signature", "cookie", "authorization"] {
             assert!(!is_shown(name), "{name}");
         }
         for name in [

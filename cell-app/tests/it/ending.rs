@@ -38,6 +38,43 @@ fn idle_connections_do_not_hold_the_end_up() {
 }
 
 #[test]
+fn requests_on_their_way_at_the_end_are_still_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let mut cell = Cell::start(data.path(), &[]);
+    let mut used = cell.connect();
+    used.head("GET /whoami HTTP/1.1");
+    assert_eq!(used.answer().status, 200);
+    // While the process stands still, the kernel takes the connection, the bytes and the signal.
+    cell.signal("STOP");
+    let mut new = cell.connect();
+    for connection in [&mut new, &mut used] {
+        connection.head("GET /whoami HTTP/1.1");
+    }
+    cell.signal("TERM");
+    cell.signal("CONT");
+    for connection in [&mut new, &mut used] {
+        assert_eq!(connection.answer().status, 200);
+    }
+    assert!(cell.exit().success());
+}
+
+#[test]
+fn up_says_that_the_cell_drains() {
+    let data = tempfile::tempdir().unwrap();
+    let cell = Cell::start(data.path(), &[]);
+    cell.signal("STOP");
+    let mut connection = cell.connect();
+    connection.send(b"GET /up HTTP/1.1\r\n");
+    cell.signal("TERM");
+    cell.signal("CONT");
+    cell.logged("stopping");
+    connection.send(b"host: alice.example.com\r\n\r\n");
+    let answer = connection.answer();
+    let expected = (503, &"draining".into());
+    assert_eq!((answer.status, &answer.json()["status"]), expected);
+}
+
+#[test]
 fn when_the_drain_time_is_over_work_is_cut_and_leaves_nothing() {
     let data = tempfile::tempdir().unwrap();
     let mut cell = Cell::start(data.path(), &[("CELL_DRAIN_S", "1")]);

@@ -4,7 +4,7 @@ use ring::digest::{Context, SHA256};
 
 use crate::cell::{Cell, stored};
 
-const PIECE: [u8; 1_000_000] = [7; 1_000_000];
+static PIECE: [u8; 1_000_000] = [7; 1_000_000];
 
 fn hex(context: Context) -> String {
     context
@@ -78,12 +78,15 @@ fn what_a_crash_left_is_removed_at_start() {
     let data = tempfile::tempdir().unwrap();
     let mut crashed = Cell::start(data.path(), &[]);
     crashed.ask("PUT /files/whole HTTP/1.1", "abc");
-    let mut connection = crashed.connect();
-    connection.begin_upload("half", 2_000_000);
-    // The temporary file is there once the cell has taken more than socket buffers and its queue can hold.
+    let mut upload = crashed.connect();
+    upload.begin_upload("half", 100_000_000);
+    // More than sockets and queue hold: some of it is in a file.
+    for _ in 0..50 {
+        upload.send(&PIECE);
+    }
     crashed.signal("KILL");
     crashed.exit();
-    std::fs::write(data.path().join("files/.upload-left"), "half").unwrap();
+    assert_eq!(stored(data.path()).len(), 2);
     let _again = Cell::start(data.path(), &[]);
     assert_eq!(stored(data.path()), ["whole"]);
 }
