@@ -182,12 +182,15 @@ fn literal(raw: &str) -> Result<&str, HostFault> {
 
 /// The host of `host` or `host:port`, without one dot at its end.
 fn registered_name(raw: &str) -> Result<&str, HostFault> {
+    if raw.contains('@') {
+        return Err(HostFault::UserInfo);
+    }
     let host = match raw.split_once(':') {
-        Some((host, port)) if !raw.contains('@') => {
+        Some((host, port)) => {
             check_port(port)?;
             host
         }
-        _ => raw,
+        None => raw,
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
@@ -202,7 +205,6 @@ fn registered_name(raw: &str) -> Result<&str, HostFault> {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before == b'.' => return Err(HostFault::EmptyLabel),
             b'.' => {}
-            b'@' => return Err(HostFault::UserInfo),
             _ => return Err(HostFault::Character),
         }
         before = byte;

@@ -9,7 +9,11 @@ pub(super) fn add(
     place: Place<'_>,
     report: &mut Report<'_>,
 ) {
-    let offset = offset_in(json, error.line(), error.column());
+    let offset = if error.is_eof() {
+        json.len()
+    } else {
+        offset_in(json, error.line(), error.column())
+    };
     let met = json.as_bytes().get(offset).copied();
     let base = report.offset(json);
     report.add_at(base + offset, place, explained(error, met));
