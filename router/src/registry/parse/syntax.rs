@@ -48,7 +48,7 @@ fn explained(error: &serde_json::Error, met: Option<u8>) -> Refusal {
         "JSON has no comments: take it out"
     } else if met == Some(b'\'') {
         "write texts in double quotes"
-    } else if has("trailing comma") {
+    } else if has("trailing comma") || matches!(met, Some(b'}' | b']')) {
         "take out the comma before this"
     } else if has("trailing characters") {
         "the file is one object: take out what follows it"

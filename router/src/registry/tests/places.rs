@@ -90,7 +90,7 @@ fn text_that_is_no_json_is_one_problem_at_its_place() {
             "{\"version\": 1,\n \"cells\": {},\n}",
             3,
             1,
-            "trailing comma",
+            "key must be a string",
             "comma before",
         ),
         (

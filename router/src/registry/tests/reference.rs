@@ -139,10 +139,10 @@ fn plain(registry: &Registry, host: &str, path: &str) -> String {
             return found;
         }
         for cell in &cells {
-            if let Placement::Machine { machine, .. } = &cell.placement {
-                if segments.first() == Some(&machine.as_str()) {
-                    return format!("{} MachinePath", cell.name);
-                }
+            if let Placement::Machine { machine, .. } = &cell.placement
+                && segments.first() == Some(&machine.as_str())
+            {
+                return format!("{} MachinePath", cell.name);
             }
         }
     } else {
