@@ -14,6 +14,13 @@ pub(super) fn add(
     } else {
         offset_in(json, error.line(), error.column())
     };
+    // A control character inside a text is reported one byte early.
+    let follows = json
+        .as_bytes()
+        .get(offset + 1)
+        .is_some_and(u8::is_ascii_control);
+    let early = follows && error.to_string().starts_with("control character");
+    let offset = offset + usize::from(early);
     let met = json.as_bytes().get(offset).copied();
     let base = report.offset(json);
     report.add_at(base + offset, place, explained(error, met));
