@@ -1,3 +1,142 @@
-//! The front door for applications that give every tenant a machine of its own.
+//! The front door: one router before many cells, each of which is one tenant's own machine.
+//!
+//! A request is data that flows one way:
+//! [`inbound`] (accept, HTTP) → [`service`] → [`registry`] (resolve) → [`decision`] (decide) → [`outbound`] (stream) or
+//! [`respond`] (replay, answer) → [`account`]. What is known and what to do are pure values; bytes, time and locks live
+//! at the edges. docs/architecture.md has the map.
 
+pub mod account;
+pub mod config;
+pub mod control;
+pub mod decision;
+pub mod inbound;
+pub mod live;
+pub mod outbound;
 pub mod registry;
+pub mod respond;
+pub mod service;
+pub mod wire;
+
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::control::reload::{self, LoadError};
+use crate::inbound::accept;
+use crate::live::cells::Cells;
+use crate::live::drain::{Drain, Stop};
+use crate::live::snapshot::Publisher;
+use crate::outbound::machines::Machines;
+use crate::outbound::wake;
+use crate::worker::Shared;
+
+/// Why the router did not start, or stopped by itself.
+#[derive(Debug)]
+pub enum RunError {
+    /// The registry cannot be used.
+    Registry(std::path::PathBuf, LoadError),
+    /// An address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system refused something else.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(file, error) => f.write_str(&error.lines(file).join("\n")),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}; choose another with --listen"),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs the router until it is told to stop: SIGTERM or SIGINT lets running work finish, a second one does not.
+///
+/// # Errors
+/// `RunError` where it cannot start.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let snapshot = reload::load(&config.registry, |name| std::env::var(name).ok())
+        .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
+    let cells = snapshot.registry.len();
+    let mut listeners: Vec<Vec<std::net::TcpListener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    for &address in &config.listen {
+        let bound = accept::listen(address, config.workers).map_err(|error| RunError::Listen(address, error))?;
+        for (worker, listener) in listeners.iter_mut().zip(bound) {
+            worker.push(listener);
+        }
+    }
+    let addresses: Vec<SocketAddr> = listeners[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::System("cannot start the control thread", error))?;
+    let config = Arc::new(config);
+    let drain = Drain::default();
+    let (waker, orders) = wake::channel();
+    let shared = Shared {
+        permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        publisher: Publisher::new(snapshot),
+        cells: Arc::new(Cells::default()),
+        signal: drain.signal(),
+        waker: config.machines_api.is_some().then_some(waker),
+        config: Arc::clone(&config),
+    };
+    let workers: Vec<_> = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(number, listeners)| {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker::run(shared, listeners))
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|error| RunError::System("cannot start a worker", error))?;
+
+    runtime.block_on(async {
+        for address in addresses {
+            tracing::info!(%address, cells, workers = config.workers, place = ?config.place, "listening");
+        }
+        if let Some(api) = &config.machines_api {
+            tokio::spawn(wake::run(orders, Machines::new(api.clone())));
+        } else if matches!(config.place, config::Place::Fly(_)) {
+            tracing::warn!("no FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
+        }
+        let stopped = async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+            let mut told = told;
+            told().await;
+            tracing::info!(running = drain.running(), "draining: running work may finish");
+            drain.advance(Stop::Draining);
+            tokio::select! {
+                () = drain.finished() => {}
+                () = tokio::time::sleep(config.drain) => tracing::warn!(cut = drain.running(), "drain time is over"),
+                () = told() => tracing::warn!(cut = drain.running(), "told to stop at once"),
+            }
+            drain.advance(Stop::Now);
+            Ok(())
+        };
+        tokio::select! {
+            stopped = stopped => stopped,
+            followed = reload::follow(&config.registry, &shared.publisher, &shared.cells) => followed,
+        }
+        .map_err(|error| RunError::System("cannot listen for signals", error))
+    })?;
+    for worker in workers {
+        // A worker that panicked has said so; the others have finished their work all the same.
+        let _ = worker.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,2 +1,7 @@
-//! Skeleton.
-fn main() {}
+//! The process shell: a command in, an exit code out.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -161,7 +161,7 @@ pub struct Limits {
 }
 
 /// Where the secret of a cell is to be found, `{cell}` already replaced.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// In the environment variable of this name.
     Env(String),

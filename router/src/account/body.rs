@@ -1,0 +1,298 @@
+//! Bodies on their way through: counted, watched for progress, and never gathered.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, Sleep};
+
+use super::record::{Ending, Record};
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client's, on its way to the cell.
+    Request,
+    /// The cell's, on its way to the client.
+    Response,
+}
+
+/// Why a body broke off.
+#[derive(Debug)]
+pub enum Cut {
+    /// Its sender, or the connection to it, broke off.
+    Gone(hyper::Error),
+    /// Its sender sent nothing for so long.
+    Stalled(Duration),
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(_) => f.write_str("body broke off"),
+            Self::Stalled(after) => write!(f, "no byte of body for {} ms", after.as_millis()),
+        }
+    }
+}
+
+impl std::error::Error for Cut {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Gone(error) => Some(error),
+            Self::Stalled(_) => None,
+        }
+    }
+}
+
+/// Where what is left of a request's body goes when the cell did not want all of it. Somebody has to read on a little:
+/// a connection closed with unread bytes takes the answer with it (RFC 9112 section 9.6).
+pub type Leftovers = UnboundedSender<Incoming>;
+
+/// What must happen before a body is read for the first time.
+pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A body that is relayed. What its sender cuts is passed on as cut: its error ends the other connection.
+pub struct Relayed<G = ()> {
+    /// Taken only on drop.
+    body: Option<Incoming>,
+    side: Side,
+    record: Rc<Record>,
+    patience: Duration,
+    gate: Option<Gate>,
+    leftovers: Option<Leftovers>,
+    /// Since when the sender has been waited for, and until when it may be silent.
+    waiting: Option<Instant>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Let go when the body is over, whichever way.
+    guard: Option<G>,
+    at_end: fn(G),
+}
+
+impl Relayed {
+    /// The client's body, which may pause for `patience` at most. It is not read before `gate` opens; what nobody
+    /// reads goes to `leftovers`.
+    pub fn request(body: Incoming, record: Rc<Record>, patience: Duration, gate: Option<Gate>, leftovers: Leftovers) -> Self {
+        Self::new(body, Side::Request, record, patience, gate, Some(leftovers), (), |()| ())
+    }
+}
+
+impl Relayed {
+    /// No body at all, in place of one that turned out to be empty.
+    pub fn absent(record: Rc<Record>) -> Self {
+        Self {
+            body: None,
+            side: Side::Request,
+            record,
+            patience: Duration::MAX,
+            gate: None,
+            leftovers: None,
+            waiting: None,
+            deadline: None,
+            guard: None,
+            at_end: |()| (),
+        }
+    }
+}
+
+impl<G> Relayed<G> {
+    /// The cell's body, which may pause for `patience` at most. `at_end` gets the guard when the body ended whole; in
+    /// any other case the guard is dropped.
+    pub fn response(body: Incoming, record: Rc<Record>, patience: Duration, guard: G, at_end: fn(G)) -> Self {
+        Self::new(body, Side::Response, record, patience, None, None, guard, at_end)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "private, and called by the two constructors above")]
+    fn new(
+        body: Incoming,
+        side: Side,
+        record: Rc<Record>,
+        patience: Duration,
+        gate: Option<Gate>,
+        leftovers: Option<Leftovers>,
+        guard: G,
+        at_end: fn(G),
+    ) -> Self {
+        let empty = body.is_end_stream();
+        let body = Some(body);
+        let guard = Some(guard);
+        let mut relayed = Self { body, side, record, patience, gate, leftovers, waiting: None, deadline: None, guard, at_end };
+        if empty {
+            relayed.complete();
+            relayed.set_ending(Ending::None);
+        } else {
+            relayed.set_ending(Ending::Running);
+        }
+        relayed
+    }
+
+    fn set_ending(&self, ending: Ending) {
+        match self.side {
+            Side::Request => self.record.request_ended.set(ending),
+            Side::Response => self.record.response_ended.set(ending),
+        }
+    }
+
+    fn complete(&mut self) {
+        self.set_ending(Ending::Complete);
+        self.leftovers = None;
+        if let Some(guard) = self.guard.take() {
+            (self.at_end)(guard);
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        let counter = match self.side {
+            Side::Request => &self.record.bytes_in,
+            Side::Response => &self.record.bytes_out,
+        };
+        counter.set(counter.get() + bytes as u64);
+        self.record.progress();
+    }
+
+    fn fail(&mut self, cut: Cut) -> Cut {
+        self.set_ending(match (self.side, &cut) {
+            (Side::Request, Cut::Gone(_)) => Ending::ClientGone,
+            (Side::Request, Cut::Stalled(_)) => Ending::ClientStalled,
+            (Side::Response, Cut::Gone(_)) => Ending::CellCut,
+            (Side::Response, Cut::Stalled(_)) => Ending::CellStalled,
+        });
+        self.leftovers = None;
+        self.guard = None;
+        cut
+    }
+
+    /// Whether the sender has been silent for too long. The clock runs only while the body is waited for, so a slow
+    /// reader is never mistaken for a slow sender; it costs nothing while bytes flow.
+    fn stalled(&mut self, context: &mut Context<'_>) -> bool {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
+        while deadline.as_mut().poll(context).is_ready() {
+            let until = self.record.last_progress().max(since) + self.patience;
+            if Instant::now() >= until {
+                return true;
+            }
+            deadline.as_mut().reset(until);
+        }
+        false
+    }
+
+    fn opened(&mut self, context: &mut Context<'_>) -> bool {
+        let open = self.gate.as_mut().is_none_or(|gate| gate.as_mut().poll(context).is_ready());
+        if open {
+            self.gate = None;
+        }
+        open
+    }
+}
+
+impl<G> Drop for Relayed<G> {
+    fn drop(&mut self) {
+        if let (Some(body), Some(leftovers)) = (self.body.take(), self.leftovers.take()) {
+            self.set_ending(Ending::NotWanted);
+            // The receiver is gone only when the worker is: then the connection ends too.
+            let _ = leftovers.send(body);
+        }
+    }
+}
+
+impl<G> fmt::Debug for Relayed<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relayed").field("side", &self.side).finish_non_exhaustive()
+    }
+}
+
+impl<G: Unpin> Body for Relayed<G> {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        if !this.opened(context) {
+            return Poll::Pending;
+        }
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
+            let stalled = this.stalled(context);
+            return if stalled { Poll::Ready(Some(Err(this.fail(Cut::Stalled(this.patience))))) } else { Poll::Pending };
+        };
+        this.waiting = None;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let last = body.is_end_stream();
+                this.count(frame.data_ref().map_or(0, Bytes::len));
+                if last {
+                    this.complete();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(this.fail(Cut::Gone(error)))),
+            None => {
+                this.complete();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// The body of any answer.
+#[derive(Debug)]
+pub enum Answer<G = ()> {
+    /// The router's own.
+    Own(http_body_util::Full<Bytes>, Rc<Record>),
+    /// The cell's.
+    Relayed(Relayed<G>),
+}
+
+impl<G> Answer<G> {
+    /// The router's own words.
+    pub fn own(body: Bytes, record: Rc<Record>) -> Self {
+        Self::Own(http_body_util::Full::new(body), record)
+    }
+}
+
+impl<G: Unpin> Body for Answer<G> {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Own(body, record) => {
+                let frame = ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.unwrap_or_else(|never| match never {}));
+                if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                    record.bytes_out.set(record.bytes_out.get() + data.len() as u64);
+                }
+                Poll::Ready(frame.map(Ok))
+            }
+            Self::Relayed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(body, _) => body.is_end_stream(),
+            Self::Relayed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(body, _) => body.size_hint(),
+            Self::Relayed(body) => body.size_hint(),
+        }
+    }
+}

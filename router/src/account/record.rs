@@ -1,0 +1,419 @@
+//! The record of one request, and the line it becomes.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::log::AccessLog;
+use crate::config::LogFormat;
+use crate::registry::CellName;
+
+/// How a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// There was none, or it was not looked at.
+    #[default]
+    None,
+    /// It is under way.
+    Running,
+    /// Whole.
+    Complete,
+    /// The client was gone, or the connection was.
+    ClientGone,
+    /// The client sent nothing for too long.
+    ClientStalled,
+    /// The cell cut it.
+    CellCut,
+    /// The cell sent nothing for too long.
+    CellStalled,
+    /// The cell answered before it had read all of it.
+    NotWanted,
+}
+
+/// Who made an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The client.
+    Client,
+    /// The router, or what it rests on.
+    Router,
+    /// The cell.
+    Cell,
+}
+
+/// What is known of one request; the line is written when the last owner lets go, so also when the client left.
+#[derive(Debug)]
+pub struct Record {
+    log: Rc<AccessLog>,
+    began: Instant,
+    /// The request's id.
+    pub id: HeaderValue,
+    client: IpAddr,
+    version: Version,
+    method: Method,
+    host: Box<str>,
+    path: Box<str>,
+    status: Cell<Option<StatusCode>>,
+    cell: OnceCell<CellName>,
+    /// The lane that was taken.
+    pub lane: Cell<&'static str>,
+    /// The condition that decided, or what went wrong on the way.
+    pub reason: Cell<&'static str>,
+    /// The full text of what went wrong, for the log only.
+    pub error: RefCell<Option<String>>,
+    /// Who made it.
+    pub blame: Cell<Option<Blame>>,
+    /// Where the request was streamed to.
+    pub upstream: Cell<Option<SocketAddr>>,
+    /// How long the request waited for its cell, where it did.
+    pub waited: Cell<Option<Duration>>,
+    /// Bytes of body from the client.
+    pub bytes_in: Cell<u64>,
+    /// Bytes of body to the client.
+    pub bytes_out: Cell<u64>,
+    /// How the request's body ended.
+    pub request_ended: Cell<Ending>,
+    /// How the answer's body ended.
+    pub response_ended: Cell<Ending>,
+    first_byte: Cell<Option<Duration>>,
+    last_progress: Cell<Instant>,
+}
+
+/// What a record begins with.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// The request's id.
+    pub id: HeaderValue,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The protocol version.
+    pub version: Version,
+    /// The method.
+    pub method: &'a Method,
+    /// The host as the client wrote it.
+    pub host: &'a str,
+    /// The path, without the query.
+    pub path: &'a str,
+}
+
+impl Record {
+    /// Begins a record now.
+    pub fn open(log: Rc<AccessLog>, opening: Opening<'_>) -> Rc<Self> {
+        let began = Instant::now();
+        Rc::new(Self {
+            log,
+            began,
+            id: opening.id,
+            client: opening.client,
+            version: opening.version,
+            method: opening.method.clone(),
+            host: opening.host.into(),
+            path: opening.path.into(),
+            status: Cell::default(),
+            cell: OnceCell::new(),
+            lane: Cell::new("answer"),
+            reason: Cell::new("unanswered"),
+            error: RefCell::default(),
+            blame: Cell::default(),
+            upstream: Cell::default(),
+            waited: Cell::default(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
+            request_ended: Cell::default(),
+            response_ended: Cell::default(),
+            first_byte: Cell::default(),
+            last_progress: Cell::new(began),
+        })
+    }
+
+    /// The cell that the request was for.
+    pub fn found(&self, cell: &CellName) {
+        // A request that is decided twice is still for the same name.
+        let _ = self.cell.set(cell.clone());
+    }
+
+    /// The head of the answer is on its way.
+    pub fn answered(&self, status: StatusCode) {
+        self.status.set(Some(status));
+        self.first_byte.set(Some(self.began.elapsed()));
+        self.progress();
+    }
+
+    /// Bytes went through, in whichever direction.
+    pub fn progress(&self) {
+        self.last_progress.set(Instant::now());
+    }
+
+    /// When bytes last went through, in whichever direction.
+    pub fn last_progress(&self) -> Instant {
+        self.last_progress.get()
+    }
+
+    /// The status to log: 499 where the client left before there was an answer, as nginx spells it.
+    fn status(&self) -> u16 {
+        self.status.get().map_or(499, |status| status.as_u16())
+    }
+
+    fn reason(&self) -> &'static str {
+        if self.status.get().is_none() { "client_gone" } else { self.reason.get() }
+    }
+
+    fn blame(&self) -> Option<Blame> {
+        let of_body = |ending| match ending {
+            Ending::ClientGone | Ending::ClientStalled => Some(Blame::Client),
+            Ending::CellCut | Ending::CellStalled => Some(Blame::Cell),
+            Ending::None | Ending::Running | Ending::Complete | Ending::NotWanted => None,
+        };
+        let left = || self.status.get().is_none().then_some(Blame::Client);
+        let bodies = || of_body(self.request_ended.get()).or_else(|| of_body(self.response_ended.get()));
+        self.blame.get().or_else(left).or_else(bodies)
+    }
+
+    fn line(&self) -> String {
+        match self.log.format() {
+            LogFormat::Json => self.json(),
+            LogFormat::Text => self.text(),
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut line = JsonLine::new();
+        line.text("time", &timestamp());
+        line.text("request_id", self.id.to_str().unwrap_or_default());
+        line.display("client", self.client.to_canonical());
+        line.text("method", self.method.as_str());
+        line.text("host", &self.host);
+        line.text("path", &self.path);
+        line.text("version", version_name(self.version));
+        line.display_bare("status", self.status());
+        if let Some(cell) = self.cell.get() {
+            line.text("cell", cell.as_str());
+        }
+        line.text("lane", self.lane.get());
+        line.text("reason", self.reason());
+        if let Some(upstream) = self.upstream.get() {
+            line.display("upstream", upstream);
+        }
+        if let Some(waited) = self.waited.get() {
+            line.display_bare("waited_ms", waited.as_millis());
+        }
+        line.display_bare("bytes_in", self.bytes_in.get());
+        line.display_bare("bytes_out", self.bytes_out.get());
+        for (name, ending) in [("request_body", self.request_ended.get()), ("response_body", self.response_ended.get())] {
+            if let Some(text) = ending_name(ending) {
+                line.text(name, text);
+            }
+        }
+        if let Some(blame) = self.blame() {
+            line.text("error_by", blame_name(blame));
+        }
+        if let Some(error) = self.error.borrow().as_deref() {
+            line.text("error", error);
+        }
+        if let Some(first_byte) = self.first_byte.get() {
+            line.display_bare("first_byte_ms", Millis(first_byte));
+        }
+        line.display_bare("duration_ms", Millis(self.began.elapsed()));
+        line.end()
+    }
+
+    fn text(&self) -> String {
+        let mut line = String::with_capacity(160);
+        let cell = self.cell.get().map_or("-", CellName::as_str);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            line,
+            "{} {} {} {}{} -> {} {} {}/{} in={} out={} {}ms",
+            timestamp(),
+            self.client.to_canonical(),
+            self.method,
+            Visible(&self.host),
+            Visible(&self.path),
+            self.status(),
+            cell,
+            self.lane.get(),
+            self.reason(),
+            self.bytes_in.get(),
+            self.bytes_out.get(),
+            Millis(self.began.elapsed()),
+        );
+        if let Some(waited) = self.waited.get() {
+            let _ = write!(line, " waited={}ms", waited.as_millis());
+        }
+        if let Some(blame) = self.blame() {
+            let _ = write!(line, " error_by={}", blame_name(blame));
+        }
+        if let Some(error) = self.error.borrow().as_deref() {
+            let _ = write!(line, " error={:?}", error);
+        }
+        line.push('\n');
+        line
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.log.write(&self.line());
+    }
+}
+
+fn ending_name(ending: Ending) -> Option<&'static str> {
+    match ending {
+        Ending::None => None,
+        // Whoever drops a body that runs takes it away from the other side.
+        Ending::Running => Some("cut"),
+        Ending::Complete => Some("complete"),
+        Ending::ClientGone => Some("client_gone"),
+        Ending::ClientStalled => Some("client_stalled"),
+        Ending::CellCut => Some("cell_cut"),
+        Ending::CellStalled => Some("cell_stalled"),
+        Ending::NotWanted => Some("not_wanted"),
+    }
+}
+
+fn blame_name(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Client => "client",
+        Blame::Router => "router",
+        Blame::Cell => "cell",
+    }
+}
+
+fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+/// Now, as RFC 3339 with milliseconds.
+fn timestamp() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z", second % 60, now.subsec_millis())
+}
+
+/// Year, month and day of a day counted from 1970-01-01, by the proleptic Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01, so that the leap day is a year's last; 400 years have 146,097 days.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+/// A duration as milliseconds with one decimal.
+struct Millis(Duration);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tenths = self.0.as_micros() / 100;
+        write!(f, "{}.{}", tenths / 10, tenths % 10)
+    }
+}
+
+/// A text with its control characters escaped, so that a line stays one.
+struct Visible<'a>(&'a str);
+
+impl std::fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().try_for_each(|char| {
+            if char.is_control() || char == ' ' { write!(f, "{}", char.escape_unicode()) } else { f.write_char(char) }
+        })
+    }
+}
+
+/// One JSON object, field by field, without a tree in between.
+struct JsonLine(String);
+
+impl JsonLine {
+    fn new() -> Self {
+        let mut line = String::with_capacity(384);
+        line.push('{');
+        Self(line)
+    }
+
+    fn name(&mut self, name: &'static str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
+    fn text(&mut self, name: &'static str, value: &str) {
+        self.name(name);
+        let quoted = value.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f);
+        if quoted {
+            self.0.push('"');
+            self.0.push_str(value);
+            self.0.push('"');
+        } else {
+            self.0.push_str(&serde_json::Value::from(value).to_string());
+        }
+    }
+
+    /// A value that needs no escaping, in quotes.
+    fn display(&mut self, name: &'static str, value: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.0, "\"{value}\"");
+    }
+
+    /// A number.
+    fn display_bare(&mut self, name: &'static str, value: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn end(mut self) -> String {
+        self.0.push_str("}\n");
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_become_dates() {
+        for (day, date) in [(0, (1970, 1, 1)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29)), (19_783, (2024, 3, 1)), (20_818, (2026, 12, 31))] {
+            assert_eq!(civil(day), date, "{day}");
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_json_whatever_is_in_it() {
+        let mut line = JsonLine::new();
+        line.text("a", "plain");
+        line.text("b", "quote \" backslash \\ line\nend");
+        line.display_bare("c", 7);
+        let line = line.end();
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["b"], "quote \" backslash \\ line\nend");
+        assert_eq!(value["c"], 7);
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_text_line_stays_one_line() {
+        assert_eq!(Visible("/a\nb c").to_string(), "/a\\u{a}b\\u{20}c");
+    }
+
+    #[test]
+    fn milliseconds_have_one_decimal() {
+        assert_eq!(Millis(Duration::from_micros(12_345)).to_string(), "12.3");
+    }
+}

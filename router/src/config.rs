@@ -1,0 +1,288 @@
+//! Settings as written (flags and environment variables) and as used.
+//!
+//! Owns every default with its unit. Reads the environment only through clap and [`Place::from_env`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+
+/// The largest body, in bytes, that is answered with a replay unless the settings say otherwise. The platform says
+/// "1MB" without saying which bytes it counts, so the smaller reading is used (Fly docs, Dynamic Request Routing:
+/// Requirements and Limitations).
+pub const REPLAY_MAX_BYTES: u64 = 1_000_000;
+
+/// Where the router runs; it decides which lanes exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Anywhere: every request is relayed.
+    Elsewhere,
+    /// On a Fly Machine, behind Fly's edge.
+    Fly(FlyPlace),
+}
+
+/// What the platform says of the machine that the router runs on (Fly docs, Machine Runtime Environment).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlyPlace {
+    /// `FLY_APP_NAME`.
+    pub app: String,
+    /// `FLY_MACHINE_ID`.
+    pub machine: String,
+    /// `FLY_REGION`.
+    pub region: String,
+}
+
+impl Place {
+    /// Reads the place from the environment, given as a function so that a map serves in tests. Without a
+    /// `FLY_MACHINE_ID` the router is not on Fly.
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let Some(machine) = variable("FLY_MACHINE_ID").filter(|id| !id.is_empty()) else { return Self::Elsewhere };
+        let text = |name| variable(name).unwrap_or_default();
+        Self::Fly(FlyPlace { app: text("FLY_APP_NAME"), machine, region: text("FLY_REGION") })
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Columns for a person's eye.
+    Text,
+}
+
+/// Settings as written. Each has one name: the flag `--some-name` is the variable `CELL_ROUTER_SOME_NAME`.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// The registry file.
+    #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
+    pub registry: PathBuf,
+    /// Address to listen on; may be given more than once.
+    #[arg(long, env = "CELL_ROUTER_LISTEN", value_delimiter = ',', default_value = "[::]:8080")]
+    pub listen: Vec<SocketAddr>,
+    /// Networks of proxies in front whose word on clients counts (X-Forwarded-*, Fly-Client-IP). On Fly.io the
+    /// edge's private IPv4 networks unless given.
+    #[arg(long, env = "CELL_ROUTER_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Option<Vec<IpNet>>,
+    /// The largest body in bytes that is answered with a replay; larger ones are streamed.
+    #[arg(long, env = "CELL_ROUTER_REPLAY_MAX_BYTES", default_value_t = REPLAY_MAX_BYTES)]
+    pub replay_max_bytes: u64,
+    /// DNS server for private names. The system's unless given.
+    #[arg(long, env = "CELL_ROUTER_DNS_SERVER")]
+    pub dns_server: Option<SocketAddr>,
+    /// Base URL of the Machines API. On Fly.io http://_api.internal:4280 unless given.
+    #[arg(long, env = "CELL_ROUTER_FLY_API_URL")]
+    pub fly_api_url: Option<String>,
+    /// Token for the Machines API, by which sleeping cells are started. Best given as a secret in the variable.
+    #[arg(long, env = "FLY_API_TOKEN", hide_env_values = true)]
+    pub fly_api_token: Option<String>,
+    /// Worker threads, each with its own listener and connections. As many as there are cores unless given.
+    #[arg(long, env = "CELL_ROUTER_WORKERS")]
+    pub workers: Option<usize>,
+    /// Time for a client to send a request's head, the wait on an idle connection included, in milliseconds.
+    #[arg(long, env = "CELL_ROUTER_HEAD_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub head_timeout_ms: u64,
+    /// The largest request head in bytes; larger ones get 431.
+    #[arg(long, env = "CELL_ROUTER_MAX_HEAD_BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(8_192..=1_048_576))]
+    pub max_head_bytes: u64,
+    /// The most header lines in a request; more get 431.
+    #[arg(long, env = "CELL_ROUTER_MAX_HEADERS", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub max_headers: u64,
+    /// The most client connections at once, over all workers; further ones wait in the kernel.
+    #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: u64,
+    /// The most requests that wait for a sleeping or paused cell at once, over all cells; further ones get 503.
+    #[arg(long, env = "CELL_ROUTER_MAX_HELD", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_held: u64,
+    /// Idle connections to a cell that each worker keeps for reuse.
+    #[arg(long, env = "CELL_ROUTER_POOL_SIZE", default_value_t = 32)]
+    pub pool_size: usize,
+    /// How long an idle connection to a cell is kept, in milliseconds.
+    #[arg(long, env = "CELL_ROUTER_POOL_IDLE_MS", default_value_t = 15_000)]
+    pub pool_idle_ms: u64,
+    /// How long running requests and tunnels may go on after a stop signal, in milliseconds.
+    #[arg(long, env = "CELL_ROUTER_DRAIN_MS", default_value_t = 50_000)]
+    pub drain_ms: u64,
+    /// How log lines are written. Text on a terminal, JSON elsewhere, unless given.
+    #[arg(long, env = "CELL_ROUTER_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Settings as used.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The registry file.
+    pub registry: PathBuf,
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Where the router runs.
+    pub place: Place,
+    /// Proxies whose word on clients counts.
+    pub trusted: Vec<IpNet>,
+    /// The largest body that is replayed, in bytes.
+    pub replay_max_bytes: u64,
+    /// DNS server for private names; `None` is the system's.
+    pub dns_server: Option<SocketAddr>,
+    /// How cells are started; `None` where no token is known.
+    pub machines_api: Option<MachinesApi>,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Time for a request's head.
+    pub head_timeout: Duration,
+    /// The largest head, in bytes.
+    pub max_head_bytes: usize,
+    /// The most header lines.
+    pub max_headers: usize,
+    /// The most client connections.
+    pub max_connections: usize,
+    /// The most waiting requests.
+    pub max_held: usize,
+    /// Idle connections kept for each cell and worker.
+    pub pool_size: usize,
+    /// For how long.
+    pub pool_idle: Duration,
+    /// Time for running work after a stop signal.
+    pub drain: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// The name under which this router enters itself in `Via`: visible ASCII, no comma.
+    pub pseudonym: String,
+}
+
+/// The platform's API as used for waking.
+#[derive(Clone)]
+pub struct MachinesApi {
+    /// Base URL without a slash at its end.
+    pub url: String,
+    /// Value of the `Authorization` header.
+    pub authorization: String,
+}
+
+impl std::fmt::Debug for MachinesApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachinesApi").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The private networks from which Fly's edge connects to a machine: it uses private IPv4, while machines reach each
+/// other over IPv6 only (Fly docs, App services).
+const FLY_EDGE: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+
+/// Where the Machines API is on the private network (Fly docs, Working with the Machines API).
+const FLY_API_INTERNAL: &str = "http://_api.internal:4280";
+
+impl Settings {
+    /// What follows from these settings at `place`, with logs to a terminal or not.
+    pub fn into_config(self, place: Place, terminal: bool) -> Config {
+        let on_fly = place != Place::Elsewhere;
+        let edge = || FLY_EDGE.iter().map(|net| net.parse().expect("the constants are networks")).collect();
+        let trusted = self.trusted_proxies.unwrap_or_else(|| if on_fly { edge() } else { Vec::new() });
+        let machines_api = self.fly_api_token.filter(|token| !token.trim().is_empty()).and_then(|token| {
+            let url = self.fly_api_url.or_else(|| on_fly.then(|| FLY_API_INTERNAL.to_owned()))?;
+            Some(MachinesApi { url: url.trim_end_matches('/').to_owned(), authorization: authorization(token.trim()) })
+        });
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let terminal_format = if terminal { LogFormat::Text } else { LogFormat::Json };
+        let pseudonym = match &place {
+            Place::Fly(fly) => format!("cell-router-{}", fly.machine),
+            Place::Elsewhere => format!("cell-router-{:08x}", seed() & 0xffff_ffff),
+        };
+        Config {
+            registry: self.registry,
+            listen: self.listen,
+            place,
+            trusted,
+            replay_max_bytes: self.replay_max_bytes,
+            dns_server: self.dns_server,
+            machines_api,
+            workers: self.workers.unwrap_or(cores).max(1),
+            head_timeout: Duration::from_millis(self.head_timeout_ms),
+            max_head_bytes: usize::try_from(self.max_head_bytes).unwrap_or(usize::MAX),
+            max_headers: usize::try_from(self.max_headers).unwrap_or(usize::MAX),
+            max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            max_held: usize::try_from(self.max_held).unwrap_or(usize::MAX),
+            pool_size: self.pool_size,
+            pool_idle: Duration::from_millis(self.pool_idle_ms),
+            drain: Duration::from_millis(self.drain_ms),
+            log_format: self.log_format.unwrap_or(terminal_format),
+            pseudonym,
+        }
+    }
+}
+
+impl Config {
+    /// Whether an address is one of the trusted proxies.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.trusted.iter().any(|net| net.contains(&ip))
+    }
+}
+
+/// A number that differs from process to process; no secret.
+pub fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The scheme that the platform's own client uses for each kind of token: `FlyV1` for macaroons, `Bearer` for others.
+fn authorization(token: &str) -> String {
+    let schemed = ["FlyV1 ", "Bearer "].iter().any(|scheme| token.starts_with(scheme));
+    let scheme = if token.starts_with("fm1") || token.starts_with("fm2_") { "FlyV1 " } else { "Bearer " };
+    if schemed { token.to_owned() } else { format!("{scheme}{token}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn config(flags: &[&str], place: Place) -> Config {
+        let flags = std::iter::once(&"router").chain(flags);
+        Cli::try_parse_from(flags).unwrap().settings.into_config(place, false)
+    }
+
+    fn fly() -> Place {
+        let variables = |name: &str| (name != "FLY_REGION").then(|| name.to_lowercase());
+        Place::from_env(variables)
+    }
+
+    #[test]
+    fn no_machine_id_is_not_fly() {
+        assert_eq!(Place::from_env(|_| None), Place::Elsewhere);
+        assert_eq!(Place::from_env(|_| Some(String::new())), Place::Elsewhere);
+        assert!(matches!(fly(), Place::Fly(FlyPlace { app, .. }) if app == "fly_app_name"));
+    }
+
+    #[test]
+    fn nobody_is_trusted_elsewhere_and_private_ipv4_on_fly() {
+        let edge: IpAddr = "::ffff:172.16.3.4".parse().unwrap();
+        let neighbour: IpAddr = "fdaa:7:1b2c::2".parse().unwrap();
+        assert!(!config(&[], Place::Elsewhere).trusts(edge));
+        assert!(config(&[], fly()).trusts(edge));
+        assert!(!config(&[], fly()).trusts(neighbour));
+        assert!(!config(&["--trusted-proxies", "127.0.0.0/8"], fly()).trusts(edge));
+    }
+
+    #[test]
+    fn waking_needs_a_token_and_a_url() {
+        assert!(config(&[], fly()).machines_api.is_none());
+        assert!(config(&["--fly-api-token", "x"], Place::Elsewhere).machines_api.is_none());
+        assert_eq!(config(&["--fly-api-token", "x"], fly()).machines_api.unwrap().url, FLY_API_INTERNAL);
+        let api = config(&["--fly-api-token", "fm2_x", "--fly-api-url", "http://127.0.0.1:1/"], fly()).machines_api.unwrap();
+        assert_eq!((api.url.as_str(), api.authorization.as_str()), ("http://127.0.0.1:1", "FlyV1 fm2_x"));
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let shown = format!("{:?}", config(&["--fly-api-token", "hush"], fly()));
+        assert!(!shown.contains("hush"));
+    }
+}

@@ -1,0 +1,173 @@
+//! From the registry file to a snapshot, at start and whenever the file changes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::live::cells::Cells;
+use crate::live::snapshot::{Publisher, Snapshot};
+use crate::registry::{Problem, Registry, SecretSource};
+use crate::wire::signature::Keys;
+
+/// How often the file is looked at. A look is one `stat`; it sees every way in which editors save (in place, by a
+/// rename, by a link that is pointed elsewhere) on every file system, which notifications do not.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a file gives no snapshot.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It cannot be read.
+    Unreadable(io::Error),
+    /// It is no valid registry.
+    Invalid(Vec<Problem>),
+    /// Secrets that it names cannot be had; one text for each.
+    Secrets(Vec<String>),
+}
+
+impl LoadError {
+    /// One line for each problem, with the file's name.
+    pub fn lines(&self, file: &Path) -> Vec<String> {
+        let file = file.display().to_string();
+        match self {
+            Self::Unreadable(error) => vec![format!("{file}: {error}; check the path and the permissions")],
+            Self::Invalid(problems) => problems.iter().map(|problem| problem.in_file(&file).to_string()).collect(),
+            Self::Secrets(missing) => missing.iter().map(|missing| format!("{file}: {missing}")).collect(),
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines(Path::new("registry")).join("\n"))
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Reads the file and the secrets it names. `variable` reads the environment.
+///
+/// # Errors
+/// `LoadError`, with all problems at once.
+pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Snapshot, LoadError> {
+    let text = fs::read(file).map_err(LoadError::Unreadable)?;
+    let registry = Registry::parse(&text).map_err(LoadError::Invalid)?;
+    let mut keys = HashMap::new();
+    let mut read = HashMap::new();
+    let mut missing = Vec::new();
+    for cell in registry.cells() {
+        let Some(source) = &cell.secret else { continue };
+        // Cells that share a source share its keys.
+        let found = read.entry(source.clone()).or_insert_with(|| secret(source, &variable));
+        match found {
+            Ok(found) => {
+                keys.insert(cell.name.clone(), Arc::clone(found));
+            }
+            Err(why) => missing.push(format!("$.cells.{}.secret: {why}", cell.name.as_str())),
+        }
+    }
+    if missing.is_empty() { Ok(Snapshot { registry, keys }) } else { Err(LoadError::Secrets(missing)) }
+}
+
+fn secret(source: &SecretSource, variable: &impl Fn(&str) -> Option<String>) -> Result<Arc<Keys>, String> {
+    let (named, text) = match source {
+        SecretSource::Env(name) => {
+            let named = format!("the environment variable {name}");
+            let text = variable(name).ok_or_else(|| format!("{named} is not set; set it and start the router anew"))?;
+            (named, text)
+        }
+        SecretSource::File(path) => {
+            let named = format!("the file {path}");
+            let text = fs::read_to_string(path).map_err(|error| format!("{named}: {error}"))?;
+            (named, text)
+        }
+    };
+    Keys::parse(&text).map(Arc::new).map_err(|none| format!("{named}: {none}"))
+}
+
+/// What tells one state of the file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+fn look(file: &Path) -> Option<Seen> {
+    // A file that is away for a moment, between two steps of a save, is no change yet.
+    fs::metadata(file).ok().as_ref().map(Seen::of)
+}
+
+/// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What
+/// is broken is reported and changes nothing.
+///
+/// # Errors
+/// Where the signal cannot be listened for.
+pub async fn follow(file: &Path, publisher: &Publisher, cells: &Cells) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut loaded = look(file);
+    let mut last = loaded;
+    loop {
+        let asked = tokio::select! {
+            _ = ticks.tick() => false,
+            asked = hangup.recv() => asked.is_some(),
+        };
+        let now = look(file);
+        // Written to at this moment, perhaps: wait until two looks agree.
+        let at_rest = now == last;
+        last = now;
+        if !asked && (now.is_none() || now == loaded || !at_rest) {
+            continue;
+        }
+        loaded = now;
+        reload(file, publisher, cells).await;
+    }
+}
+
+async fn reload(file: &Path, publisher: &Publisher, cells: &Cells) {
+    let began = Instant::now();
+    let owned = file.to_owned();
+    // Parsing a large file takes a while; nothing else of this thread has to wait for it.
+    let loading = tokio::task::spawn_blocking(move || load(&owned, |name| std::env::var(name).ok()));
+    match loading.await {
+        Ok(Ok(snapshot)) => {
+            let count = snapshot.registry.len();
+            publisher.publish(snapshot);
+            let current = publisher.subscribe();
+            cells.retain(|name| current.borrow().registry.cell(name.as_str()).is_some());
+            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(registry = %file.display(), cells = count, took_ms = took, "registry loaded");
+        }
+        Ok(Err(error)) => {
+            let problems = error.lines(file);
+            tracing::error!(registry = %file.display(), problems = problems.len(), "registry refused: the last good one serves on");
+            for problem in problems {
+                tracing::error!("{problem}");
+            }
+        }
+        Err(panicked) => tracing::error!(%panicked, "registry refused: the last good one serves on"),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a decision needs to know of a request, read once from its head.
+
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+use http::{Method, Version};
+
+use crate::wire::fly;
+
+/// How long a request's body is, as far as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none.
+    None,
+    /// This many bytes.
+    Known(u64),
+    /// It ends where it ends: chunked, or HTTP/2 without a length.
+    Unknown,
+}
+
+impl BodyLength {
+    /// From the head of an HTTP/1.1 request as the codec read it, or an HTTP/2 one: whether the message ended with
+    /// its head, and the length that framing promises.
+    pub fn of(ended_with_head: bool, exact: Option<u64>) -> Self {
+        match exact {
+            _ if ended_with_head => Self::None,
+            Some(bytes) => Self::Known(bytes),
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// What is wrong with a request that cannot be read in one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// No host, more than one, or one that is no host (RFC 9112 section 3.2).
+    Host,
+    /// The authority in the request line is not the one in `Host` (RFC 9112 section 3.2.2).
+    AuthorityMismatch,
+    /// A target that is neither a path nor an absolute URI.
+    Target,
+    /// A method that a front door does not serve: `CONNECT`, `TRACE`.
+    Method,
+}
+
+impl Malformed {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "bad_host",
+            Self::AuthorityMismatch => "authority_mismatch",
+            Self::Target => "bad_target",
+            Self::Method => "method_not_served",
+        }
+    }
+}
+
+/// What a decision rests on.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Host and port as the client wrote them; empty for an HTTP/1.0 request without a `Host`.
+    pub authority: &'a str,
+    /// Path and query in origin form.
+    pub target: &'a str,
+    /// How long the body is.
+    pub body: BodyLength,
+    /// Whether the connection came from Fly's edge, on Fly.
+    pub through_edge: bool,
+    /// Whether the edge says that a replay of this request failed.
+    pub replay_failed: bool,
+    /// Whether the request carries this router's own signature from an earlier replay. Set by who can verify it.
+    pub replayed_by_us: bool,
+    /// Whether `Via` says that this very router has seen the request before.
+    pub looped: bool,
+    /// The largest body that is replayed, in bytes.
+    pub replay_max_bytes: u64,
+}
+
+/// What does not come from the request's head.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Whether the connection came from Fly's edge, on Fly.
+    pub through_edge: bool,
+    /// The largest body that is replayed, in bytes.
+    pub replay_max_bytes: u64,
+    /// The name under which this router enters itself in `Via`.
+    pub pseudonym: &'a str,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads a request's head.
+    ///
+    /// # Errors
+    /// `Malformed` where the head could be read in two ways or asks for what no cell serves.
+    pub fn read(parts: &'a Parts, body: BodyLength, surroundings: &Surroundings<'_>) -> Result<Self, Malformed> {
+        if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+            return Err(Malformed::Method);
+        }
+        let authority = authority(parts)?;
+        let target = match parts.uri.path_and_query() {
+            Some(target) if target.as_str().starts_with('/') => target.as_str(),
+            // `OPTIONS http://host` has an empty path, which means `*` (RFC 9112 section 3.2.4).
+            _ => return Err(Malformed::Target),
+        };
+        Ok(Self {
+            method: &parts.method,
+            authority,
+            target,
+            body,
+            through_edge: surroundings.through_edge,
+            replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
+            replayed_by_us: false,
+            looped: passed(&parts.headers, surroundings.pseudonym),
+            replay_max_bytes: surroundings.replay_max_bytes,
+        })
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &'a str {
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    }
+}
+
+/// The one authority of a request (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+fn authority(parts: &Parts) -> Result<&str, Malformed> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|value| value.to_str().map_err(|_| Malformed::Host)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Malformed::Host);
+    }
+    match (parts.uri.authority().map(http::uri::Authority::as_str), host) {
+        (Some(line), Some(host)) if !line.eq_ignore_ascii_case(host) => Err(Malformed::AuthorityMismatch),
+        (Some(authority), _) | (None, Some(authority)) => Ok(authority),
+        (None, None) if parts.version < Version::HTTP_11 => Ok(""),
+        (None, None) => Err(Malformed::Host),
+    }
+}
+
+fn passed(headers: &HeaderMap, pseudonym: &str) -> bool {
+    headers
+        .get_all(header::VIA)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|hop| hop.split_ascii_whitespace().nth(1) == Some(pseudonym))
+}

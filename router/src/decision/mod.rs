@@ -1,0 +1,250 @@
+//! What to do with a request: a pure function of its head, the cell's entry, the cell's live state and the place.
+//!
+//! Owns the decision table. Never does I/O, never reads a clock, never looks at anything but its arguments;
+//! `explain` calls the same functions as the request path.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use facts::{BodyLength, Facts, Malformed, Surroundings};
+
+use crate::config::Place;
+use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Route};
+
+/// What changes about a cell while the registry does not, as far as it matters to a decision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CellState {
+    /// Requests that are being streamed to the cell now.
+    pub in_flight: u32,
+}
+
+/// What the router will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Answer at once, without the cell.
+    Answer(Answer),
+    /// Wait until the cell's entry changes, then decide again.
+    Hold,
+    /// Relay the request to the cell over the private network.
+    Stream(StreamReason),
+    /// Tell the edge to deliver the request itself.
+    Replay(ReplayKind),
+}
+
+/// Why the router answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The request cannot be read in one way only.
+    Malformed(Malformed),
+    /// The path chooses the tenant here, and two readers could read it in two ways.
+    AmbiguousPath,
+    /// No cell has this host and path.
+    NoSuchCell,
+    /// The router's own health answer.
+    Up,
+    /// A path kept for the router at which it has nothing.
+    Reserved,
+    /// The request has passed through this router already.
+    Loop,
+    /// The cell is switched off.
+    Disabled,
+    /// The cell is being worked on; how long until it is worth trying again.
+    Maintenance(Duration),
+    /// The cell has as many requests in flight as its entry allows.
+    Full(Duration),
+}
+
+/// Why a request is relayed rather than replayed: the first condition that held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamReason {
+    /// This router does not run on Fly.io.
+    NotOnFly,
+    /// The request did not come through Fly's edge, so nobody would act on an instruction.
+    NotThroughEdge,
+    /// The cell's entry says `"replay": "never"`.
+    ReplayNever,
+    /// The cell lives at an address, not on a machine of the platform.
+    AddressCell,
+    /// The edge hands back a replay that failed: the rescue.
+    ReplayFailed,
+    /// The request carries this router's own proof that it was replayed before.
+    AlreadyReplayed,
+    /// The matched prefix is taken off the path, which a replay would not do.
+    StripsPrefix,
+    /// The body is longer than the edge re-sends.
+    LargeBody,
+    /// The body's length is not known beforehand.
+    UnknownLength,
+}
+
+/// Which kind of replay instruction is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayKind {
+    /// Signed, with a way back if it fails.
+    Strict {
+        /// How long the edge tries to reach the machine; `None` leaves it to the platform.
+        timeout: Option<Duration>,
+    },
+    /// Remembered by the edge for a while.
+    Cached {
+        /// For how long.
+        ttl: Duration,
+    },
+}
+
+/// How a request found its cell.
+#[derive(Debug, Clone)]
+pub struct Found<'r> {
+    /// The cell.
+    pub cell: &'r Arc<Cell>,
+    /// What in the registry matched.
+    pub route: Route<'r>,
+}
+
+impl Found<'_> {
+    /// The prefix that the cell does not see, if the entry takes one off.
+    pub fn stripped_prefix(&self) -> Option<&str> {
+        match self.route {
+            Route::Path { prefix, strip: true } => Some(prefix),
+            Route::Path { .. } | Route::Host | Route::Wildcard | Route::Subdomain | Route::MachinePath | Route::Default => None,
+        }
+    }
+}
+
+impl Found<'_> {
+    /// The prefix below which every path of the request's host is this cell's, for a replay that the edge remembers;
+    /// `None` where that cannot be said of any.
+    pub fn exclusive_prefix(&self) -> Option<String> {
+        match (&self.route, &self.cell.placement) {
+            (Route::Host | Route::Wildcard | Route::Subdomain, _) => Some(String::new()),
+            (Route::Path { prefix, .. }, _) => Some((*prefix).to_owned()),
+            (Route::MachinePath, Placement::Machine { machine, .. }) => Some(format!("/{}", machine.as_str())),
+            (Route::MachinePath, Placement::Address { .. }) | (Route::Default, _) => None,
+        }
+    }
+}
+
+/// Finds the cell that a request is for.
+///
+/// # Errors
+/// The answer where there is none.
+pub fn resolve<'r>(registry: &'r Registry, facts: &Facts<'_>) -> Result<Found<'r>, Answer> {
+    if facts.looped {
+        return Err(Answer::Loop);
+    }
+    match registry.lookup(facts.authority, facts.path()) {
+        Lookup::Cell { cell, route } => Ok(Found { cell, route }),
+        Lookup::Router if facts.path() == "/up" => Err(Answer::Up),
+        Lookup::Router => Err(Answer::Reserved),
+        Lookup::Ambiguous(_) => Err(Answer::AmbiguousPath),
+        Lookup::BadHost(_) => Err(Answer::Malformed(Malformed::Host)),
+        Lookup::Nowhere => Err(Answer::NoSuchCell),
+    }
+}
+
+/// Decides what to do with a request for a cell. The first condition that holds decides.
+pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Place) -> Decision {
+    let cell = found.cell;
+    match cell.state {
+        Admission::Disabled => return Decision::Answer(Answer::Disabled),
+        Admission::Maintenance => return Decision::Answer(Answer::Maintenance(cell.limits.retry_after)),
+        Admission::Paused => return Decision::Hold,
+        Admission::Active => {}
+    }
+    match lane(facts, found, place) {
+        Decision::Stream(_) if state.in_flight >= cell.limits.max_in_flight => {
+            Decision::Answer(Answer::Full(cell.limits.retry_after))
+        }
+        decided => decided,
+    }
+}
+
+fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
+    let Place::Fly(_) = place else { return Decision::Stream(StreamReason::NotOnFly) };
+    if !facts.through_edge {
+        return Decision::Stream(StreamReason::NotThroughEdge);
+    }
+    if let Placement::Address { .. } = found.cell.placement {
+        return Decision::Stream(StreamReason::AddressCell);
+    }
+    let kind = match found.cell.replay {
+        Replay::Never => return Decision::Stream(StreamReason::ReplayNever),
+        Replay::Strict { timeout } => ReplayKind::Strict { timeout },
+        Replay::Cached { ttl } => ReplayKind::Cached { ttl },
+    };
+    if facts.replay_failed {
+        return Decision::Stream(StreamReason::ReplayFailed);
+    }
+    if facts.replayed_by_us {
+        return Decision::Stream(StreamReason::AlreadyReplayed);
+    }
+    if found.stripped_prefix().is_some() {
+        return Decision::Stream(StreamReason::StripsPrefix);
+    }
+    match facts.body {
+        BodyLength::Unknown => Decision::Stream(StreamReason::UnknownLength),
+        BodyLength::Known(bytes) if bytes > facts.replay_max_bytes => Decision::Stream(StreamReason::LargeBody),
+        BodyLength::None | BodyLength::Known(_) => Decision::Replay(kind),
+    }
+}
+
+impl Decision {
+    /// The lane, as the log and `explain` name it.
+    pub fn lane(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "answer",
+            Self::Hold => "hold",
+            Self::Stream(_) => "stream",
+            Self::Replay(_) => "replay",
+        }
+    }
+
+    /// The condition that decided, as the log and `explain` name it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Answer(answer) => answer.reason(),
+            Self::Hold => "paused",
+            Self::Stream(reason) => reason.name(),
+            Self::Replay(ReplayKind::Strict { .. }) => "strict",
+            Self::Replay(ReplayKind::Cached { .. }) => "cached",
+        }
+    }
+}
+
+impl Answer {
+    /// The condition that decided, as the log and `explain` name it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed(fault) => fault.name(),
+            Self::AmbiguousPath => "ambiguous_path",
+            Self::NoSuchCell => "no_such_cell",
+            Self::Up => "up",
+            Self::Reserved => "reserved_path",
+            Self::Loop => "loop",
+            Self::Disabled => "disabled",
+            Self::Maintenance(_) => "maintenance",
+            Self::Full(_) => "cell_full",
+        }
+    }
+}
+
+impl StreamReason {
+    /// The reason's name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotOnFly => "not_on_fly",
+            Self::NotThroughEdge => "not_through_edge",
+            Self::ReplayNever => "replay_never",
+            Self::AddressCell => "address_cell",
+            Self::ReplayFailed => "replay_failed",
+            Self::AlreadyReplayed => "already_replayed",
+            Self::StripsPrefix => "strips_prefix",
+            Self::LargeBody => "large_body",
+            Self::UnknownLength => "unknown_length",
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Bytes in: listeners, connections, and HTTP as clients speak it.
+//!
+//! Gets the service as a parameter; never knows what becomes of a request.
+
+pub mod accept;
+pub mod http;
+pub mod prefixed;

@@ -1,0 +1,138 @@
+//! Live state of each cell that is in use, shared by all workers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+
+use crate::decision::CellState;
+use crate::registry::CellName;
+
+/// How long an address that the platform told after a start is dialled without asking DNS: its answers lag behind, and
+/// are themselves remembered for about as long.
+const TOLD_ADDRESS_LASTS: Duration = Duration::from_secs(5);
+
+/// The live state of all cells.
+#[derive(Debug, Default)]
+pub struct Cells {
+    cells: DashMap<CellName, Arc<Live>>,
+    held: AtomicUsize,
+}
+
+/// The live state of one cell.
+#[derive(Debug, Default)]
+pub struct Live {
+    in_flight: AtomicU32,
+    /// The wake that is under way, so that all who wait share it.
+    wake: Mutex<Option<watch::Sender<WakeProgress>>>,
+    /// Where the cell was told to be after a start.
+    told: Mutex<Option<(SocketAddr, Instant)>>,
+}
+
+/// How far a wake has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WakeProgress {
+    /// Under way.
+    Waking,
+    /// The cell answers at this address.
+    Ready(SocketAddr),
+    /// It could not be woken, and why, for the log.
+    Failed(Arc<str>),
+    /// It was not ready in the time its entry allows.
+    TimedOut,
+    /// Nobody waited any more.
+    GivenUp,
+}
+
+impl Cells {
+    /// The live state of a cell, made when first asked for.
+    pub fn live(&self, name: &CellName) -> Arc<Live> {
+        if let Some(live) = self.cells.get(name) {
+            return Arc::clone(&live);
+        }
+        Arc::clone(&self.cells.entry(name.clone()).or_default())
+    }
+
+    /// Forgets cells that are not in use and that `keep` does not name.
+    pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
+        self.cells.retain(|name, live| keep(name) || Arc::strong_count(live) > 1);
+    }
+
+    /// A place among the requests that wait, of which there are at most `most`; given back on drop.
+    pub fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
+        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
+        taken.ok().map(|_| Held(Arc::clone(self)))
+    }
+}
+
+/// One waiting request.
+#[derive(Debug)]
+pub struct Held(Arc<Cells>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One request in flight to a cell.
+#[derive(Debug)]
+pub struct InFlight(Arc<Live>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Live {
+    /// What a decision needs to know.
+    pub fn state(&self) -> CellState {
+        CellState { in_flight: self.in_flight.load(Ordering::Relaxed) }
+    }
+
+    /// Counts a request in, unless the cell has `most` already; it is counted out on drop.
+    pub fn enter(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+        let entered = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        entered.ok().map(|_| InFlight(Arc::clone(self)))
+    }
+
+    /// Joins the wake that is under way; where there is none, begins one by giving its sender to `begin`.
+    ///
+    /// Whoever runs the wake sees by `Sender::closed` that nobody waits any more, and then says `GivenUp`, so that one
+    /// who joins at that very moment begins anew.
+    pub fn join_wake(&self, begin: impl FnOnce(watch::Sender<WakeProgress>)) -> watch::Receiver<WakeProgress> {
+        let mut wake = lock(&self.wake);
+        if let Some(running) = wake.as_ref().filter(|running| *running.borrow() == WakeProgress::Waking) {
+            return running.subscribe();
+        }
+        let (sender, receiver) = watch::channel(WakeProgress::Waking);
+        *wake = Some(sender.clone());
+        begin(sender);
+        receiver
+    }
+
+    /// Remembers where the platform said the cell is.
+    pub fn tell_address(&self, address: SocketAddr) {
+        *lock(&self.told) = Some((address, Instant::now()));
+    }
+
+    /// Where the platform said the cell is, if it did so just now.
+    pub fn told_address(&self) -> Option<SocketAddr> {
+        let told = lock(&self.told);
+        told.filter(|(_, at)| at.elapsed() < TOLD_ADDRESS_LASTS).map(|(address, _)| address)
+    }
+
+    /// Forgets where the platform said the cell is: it is not there.
+    pub fn forget_address(&self) {
+        *lock(&self.told) = None;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing here can panic while it holds a lock, and every value is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

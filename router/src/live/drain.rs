@@ -1,0 +1,109 @@
+//! The stop signal, and the count of what still runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+/// How far a stop has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not asked for.
+    Running,
+    /// New work is refused, running work goes on.
+    Draining,
+    /// The time for running work is over.
+    Now,
+}
+
+/// Tells every worker to stop, and waits for what runs.
+#[derive(Debug)]
+pub struct Drain {
+    stop: watch::Sender<Stop>,
+    running: Arc<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+/// A worker's end of the signal.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    stop: watch::Receiver<Stop>,
+    running: Arc<Running>,
+}
+
+/// One connection or tunnel that runs; counted out on drop.
+#[derive(Debug)]
+pub struct Guard(Arc<Running>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { stop: watch::Sender::new(Stop::Running), running: Arc::default() }
+    }
+}
+
+impl Drain {
+    /// For one worker.
+    pub fn signal(&self) -> Signal {
+        Signal { stop: self.stop.subscribe(), running: Arc::clone(&self.running) }
+    }
+
+    /// Goes on to a later step of stopping; never back.
+    pub fn advance(&self, to: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let later = to > *stop;
+            *stop = (*stop).max(to);
+            later
+        });
+    }
+
+    /// Waits until nothing runs. Cancel safe.
+    pub async fn finished(&self) {
+        loop {
+            let none = self.running.none.notified();
+            tokio::pin!(none);
+            none.as_mut().enable();
+            if self.running() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+
+    /// How many connections and tunnels run.
+    pub fn running(&self) -> usize {
+        self.running.count.load(Ordering::Acquire)
+    }
+}
+
+impl Signal {
+    /// Counts a connection or tunnel in.
+    pub fn enter(&self) -> Guard {
+        self.running.count.fetch_add(1, Ordering::AcqRel);
+        Guard(Arc::clone(&self.running))
+    }
+
+    /// Waits until the stop has gone at least so far. Cancel safe.
+    pub async fn reached(&self, step: Stop) {
+        let mut stop = self.stop.clone();
+        // An error means that the process is past its end: the step is reached.
+        let _ = stop.wait_for(|now| *now >= step).await;
+    }
+
+    /// Whether a stop was asked for.
+    pub fn draining(&self) -> bool {
+        *self.stop.borrow() >= Stop::Draining
+    }
+}

@@ -1,0 +1,29 @@
+//! Waiting for a paused cell.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+
+use super::StreamError;
+use crate::live::snapshot::Snapshot;
+use crate::registry::Cell;
+
+/// Waits until the cell's entry differs from `cell`, for as long as that entry lets a request be held, counted from
+/// `began`. Cancel safe.
+///
+/// # Errors
+/// `HoldTimeout`.
+pub async fn until_changed(
+    cell: &Cell,
+    began: tokio::time::Instant,
+    mut changes: watch::Receiver<Arc<Snapshot>>,
+) -> Result<(), StreamError> {
+    let patience = cell.limits.hold_timeout;
+    let changed = changes.wait_for(|snapshot| snapshot.registry.cell(cell.name.as_str()).is_none_or(|now| **now != *cell));
+    match timeout_at(began + patience, changed).await {
+        Ok(Ok(_)) => Ok(()),
+        // The publisher is gone only with the process.
+        Ok(Err(_)) | Err(_) => Err(StreamError::HoldTimeout(patience)),
+    }
+}

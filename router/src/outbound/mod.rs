@@ -1,0 +1,69 @@
+//! Bytes out: connections to cells, relaying over them, and waking what sleeps.
+//!
+//! Never decides whether to stream; never speaks to the client.
+
+pub mod dial;
+pub mod hold;
+pub mod machines;
+pub mod pool;
+pub mod stream;
+pub mod tunnel;
+pub mod wake;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use dial::DialError;
+
+/// Why a request could not be relayed. Nothing of the answer has gone to the client.
+#[derive(Debug)]
+pub enum StreamError {
+    /// No connection to the cell could be made, and it is not one that can be woken.
+    Dial(DialError),
+    /// The cell could not be woken.
+    Wake(Arc<str>),
+    /// The cell was not ready in the time its entry allows.
+    WakeTimeout(Duration),
+    /// As many requests wait for cells as may.
+    TooManyHeld,
+    /// The cell's entry did not change in the time a request is held.
+    HoldTimeout(Duration),
+    /// The connection to the cell broke before it answered.
+    Broken(hyper::Error),
+    /// The client's body broke off before the cell answered.
+    ClientCut(hyper::Error),
+    /// The client sent nothing for so long that its upload was given up.
+    ClientStalled(hyper::Error),
+    /// The cell took no byte and sent no answer for so long.
+    Silent(Duration),
+    /// The cell switched protocols though nobody had asked it to.
+    UnaskedUpgrade,
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial(_) => f.write_str("no connection to the cell"),
+            Self::Wake(why) => write!(f, "the cell could not be woken: {why}"),
+            Self::WakeTimeout(after) => write!(f, "the cell was not ready after {} ms", after.as_millis()),
+            Self::TooManyHeld => f.write_str("too many requests wait for cells"),
+            Self::HoldTimeout(after) => write!(f, "the cell was still paused after {} ms", after.as_millis()),
+            Self::Broken(_) => f.write_str("the connection to the cell broke before it answered"),
+            Self::ClientCut(_) => f.write_str("the client's body broke off"),
+            Self::ClientStalled(_) => f.write_str("the client's body made no progress"),
+            Self::Silent(after) => write!(f, "the cell neither read nor answered for {} ms", after.as_millis()),
+            Self::UnaskedUpgrade => f.write_str("the cell switched protocols unasked"),
+        }
+    }
+}
+
+impl std::error::Error for StreamError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Dial(error) => Some(error),
+            Self::Broken(error) | Self::ClientCut(error) | Self::ClientStalled(error) => Some(error),
+            Self::Wake(_) | Self::WakeTimeout(_) | Self::TooManyHeld | Self::HoldTimeout(_) | Self::Silent(_) | Self::UnaskedUpgrade => None,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One request to a cell and its answer back, both directions at once, in constant memory.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::StreamError;
+use super::dial::Dialer;
+use super::pool::{Connection, Pool};
+use super::tunnel;
+use super::wake::Waker;
+use crate::account::body::{Answer, Gate, Leftovers, Relayed};
+use crate::account::record::{Ending, Record};
+use crate::live::cells::{Cells, InFlight, Live};
+use crate::live::drain::Signal;
+use crate::registry::{Cell, Placement};
+use crate::wire::{forward, hop_by_hop};
+
+/// How long a client that expects `100 Continue` is kept waiting for the cell's word before its body is asked for all
+/// the same: some cells never say it (RFC 9110 section 10.1.1).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// A connection that has been idle for longer than this is sent nothing that could not be sent again.
+const WARM: Duration = Duration::from_millis(100);
+
+/// What is held while an answer's body is on its way.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Connection,
+    record: Rc<Record>,
+    _in_flight: InFlight,
+}
+
+impl Lease {
+    /// The answer is whole: the connection is kept if the request is, too.
+    fn end(self) {
+        match self.record.request_ended.get() {
+            Ending::None | Ending::Complete => self.connection.release(),
+            Ending::Running
+            | Ending::ClientGone
+            | Ending::ClientStalled
+            | Ending::CellCut
+            | Ending::CellStalled
+            | Ending::NotWanted => drop(self.connection),
+        }
+    }
+}
+
+/// A request as the cell is to get it.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Its head: end-to-end fields only, the target in origin form.
+    pub head: Parts,
+    /// Its body, not read yet.
+    pub body: Incoming,
+    /// The protocol it asks to switch to, and the client's end of the switch.
+    pub upgrade: Option<(HeaderValue, OnUpgrade)>,
+}
+
+/// For whom a request is.
+#[derive(Debug)]
+pub struct Destination {
+    /// The cell's entry.
+    pub cell: Arc<Cell>,
+    /// Its live state.
+    pub live: Arc<Live>,
+    /// The count of requests in flight, this one included.
+    pub in_flight: InFlight,
+}
+
+/// One worker's way to cells.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Idle connections.
+    pub pool: Rc<Pool>,
+    /// How connections are made.
+    pub dialer: Dialer,
+    /// How cells are woken, where that is possible.
+    pub waker: Option<Waker>,
+    /// The live state of all cells.
+    pub cells: Arc<Cells>,
+    /// The most requests that wait at once.
+    pub max_held: usize,
+    /// Where unread bodies go.
+    pub leftovers: Leftovers,
+    /// The stop signal, for tunnels.
+    pub signal: Signal,
+}
+
+enum Attempt {
+    Answered(Box<Response<Incoming>>),
+    /// Not a byte of it was sent.
+    Unsent(Box<Request<Relayed>>, hyper::Error),
+    /// Something of it may have been sent.
+    Failed(StreamError),
+}
+
+impl Upstream {
+    /// Relays a request. `seal` signs the head at the moment it is sent, which may be long after it came.
+    ///
+    /// Cancelling closes the connection to the cell, which thereby learns that the client left.
+    ///
+    /// # Errors
+    /// `StreamError`; nothing of an answer has been used.
+    pub async fn stream(
+        &self,
+        outgoing: Outgoing,
+        to: Destination,
+        record: &Rc<Record>,
+        seal: impl Fn(&mut Parts),
+    ) -> Result<Response<Answer<Lease>>, StreamError> {
+        let Outgoing { mut head, body, upgrade } = outgoing;
+        let limits = Arc::clone(&to.cell.limits);
+        let gate = expects_continue(&head.headers).then(|| gate(&mut head));
+        let body = Relayed::request(body, Rc::clone(record), limits.idle_timeout, gate, self.leftovers.clone());
+
+        let mut connection = self.connection(&to, record).await?;
+        seal(&mut head);
+        let mut spare = (connection.used() && connection.idle() > WARM && repeatable(&head, record)).then(|| head.clone());
+        let mut request = Request::from_parts(head, body);
+        let response = loop {
+            record.upstream.set(Some(connection.address));
+            let may_be_stale = connection.used();
+            match attempt(&mut connection, request, record, limits.first_byte_timeout).await {
+                Attempt::Answered(response) => break *response,
+                Attempt::Unsent(unsent, _) if may_be_stale => request = *unsent,
+                Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
+                Attempt::Failed(error) => match (error, spare.take()) {
+                    (StreamError::Broken(_), Some(head)) => {
+                        request = Request::from_parts(head, Relayed::absent(Rc::clone(record)));
+                    }
+                    (error, _) => return Err(error),
+                },
+            }
+            connection = self.fresh_connection(&to, record).await?;
+        };
+        record.progress();
+        self.answer(response, connection, upgrade, to, record)
+    }
+
+    fn answer(
+        &self,
+        mut response: Response<Incoming>,
+        connection: Connection,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
+        to: Destination,
+        record: &Rc<Record>,
+    ) -> Result<Response<Answer<Lease>>, StreamError> {
+        let switched = response.headers().get(header::UPGRADE).cloned();
+        let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
+        let headers = response.headers_mut();
+        hop_by_hop::strip(headers);
+        if !to.cell.may_replay {
+            forward::unsteer(headers);
+        }
+        let Some(upstream) = upstream else {
+            let lease = Lease { connection, record: Rc::clone(record), _in_flight: to.in_flight };
+            let silence = to.cell.limits.tunnel_idle_timeout;
+            return Ok(response.map(|body| {
+                Answer::Relayed(Relayed::response(body, Rc::clone(record), silence, lease, Lease::end))
+            }));
+        };
+        let Some((asked, downstream)) = upgrade else { return Err(StreamError::UnaskedUpgrade) };
+        connection.detach();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, switched.unwrap_or(asked));
+        let idle = to.cell.limits.tunnel_idle_timeout;
+        let relay = tunnel::run(downstream, upstream, Rc::clone(record), idle, self.signal.clone(), to.in_flight);
+        tokio::task::spawn_local(relay);
+        Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
+    }
+
+    async fn connection(&self, to: &Destination, record: &Record) -> Result<Connection, StreamError> {
+        match self.pool.take(&to.cell).await {
+            Some(connection) => Ok(connection),
+            None => self.fresh_connection(to, record).await,
+        }
+    }
+
+    /// Connects, waking the cell if that is what it takes. Nothing of the request is sent or read meanwhile.
+    async fn fresh_connection(&self, to: &Destination, record: &Record) -> Result<Connection, StreamError> {
+        let (socket, address) = match self.dialer.dial(&to.cell, &to.live).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
+                    return Err(StreamError::Dial(error));
+                };
+                let _held = self.cells.hold(self.max_held).ok_or(StreamError::TooManyHeld)?;
+                let began = Instant::now();
+                let woken = waker.wake(&to.cell, &to.live).await;
+                record.waited.set(Some(record.waited.get().unwrap_or_default() + began.elapsed()));
+                to.live.tell_address(woken?);
+                self.dialer.dial(&to.cell, &to.live).await.map_err(StreamError::Dial)?
+            }
+        };
+        record.progress();
+        Connection::open(Rc::clone(&self.pool), socket, address, &to.cell).await.map_err(StreamError::Broken)
+    }
+}
+
+/// Sends a request and waits for the head of its answer, for as long as either makes progress.
+async fn attempt(connection: &mut Connection, request: Request<Relayed>, record: &Record, patience: Duration) -> Attempt {
+    let exchange = connection.sender().try_send_request(request);
+    tokio::pin!(exchange);
+    let outcome = loop {
+        let until = record.last_progress() + patience;
+        if Instant::now() >= until {
+            return Attempt::Failed(StreamError::Silent(patience));
+        }
+        tokio::select! {
+            biased;
+            outcome = &mut exchange => break outcome,
+            () = sleep_until(until) => {}
+        }
+    };
+    match outcome {
+        Ok(response) => Attempt::Answered(Box::new(response)),
+        Err(mut error) => match error.take_message() {
+            Some(request) => Attempt::Unsent(Box::new(request), error.into_error()),
+            None => Attempt::Failed(match record.request_ended.get() {
+                Ending::ClientGone => StreamError::ClientCut(error.into_error()),
+                Ending::ClientStalled => StreamError::ClientStalled(error.into_error()),
+                Ending::None | Ending::Running | Ending::Complete | Ending::CellCut | Ending::CellStalled | Ending::NotWanted => {
+                    StreamError::Broken(error.into_error())
+                }
+            }),
+        },
+    }
+}
+
+/// Whether a request may be sent a second time though something of it may have arrived (RFC 9110 section 9.2.2).
+fn repeatable(head: &Parts, record: &Record) -> bool {
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(&head.method);
+    idempotent && record.request_ended.get() == Ending::None && !head.headers.contains_key(header::UPGRADE)
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Keeps the client's body unread, and thereby the client unasked for it, until the cell says `100 Continue`.
+fn gate(head: &mut Parts) -> Gate {
+    let said = Arc::new(Notify::new());
+    let heard = Arc::clone(&said);
+    let mut carrier = Request::new(());
+    hyper::ext::on_informational(&mut carrier, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            heard.notify_one();
+        }
+    });
+    head.extensions.extend(std::mem::take(carrier.extensions_mut()));
+    Box::pin(async move {
+        tokio::select! {
+            () = said.notified() => {}
+            () = sleep(CONTINUE_WAIT) => {}
+        }
+    })
+}

@@ -1,0 +1,97 @@
+//! Upgraded connections: bytes both ways until one side ends, the tunnel idles, or the router stops.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until};
+
+use crate::account::record::{Ending, Record};
+use crate::live::cells::InFlight;
+use crate::live::drain::{Signal, Stop};
+
+/// Bytes read at once in each direction.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Joins the two sides of an upgrade and relays until it is over. Runs as a task of its own; the record and the
+/// count of requests in flight are let go with it.
+pub async fn run(downstream: OnUpgrade, upstream: OnUpgrade, record: Rc<Record>, idle: Duration, signal: Signal, in_flight: InFlight) {
+    let _running = signal.enter();
+    let _in_flight = in_flight;
+    record.request_ended.set(Ending::Running);
+    record.response_ended.set(Ending::Running);
+    let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
+        Ok(both) => both,
+        Err(error) => {
+            record.error.replace(Some(format!("upgrade: {error}")));
+            return;
+        }
+    };
+    let mut client = Counted { io: TokioIo::new(downstream), record: &record, from_client: true };
+    let mut cell = Counted { io: TokioIo::new(upstream), record: &record, from_client: false };
+    let relay = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut cell, BUFFER_BYTES, BUFFER_BYTES);
+    tokio::select! {
+        ended = relay => {
+            let ending = if ended.is_ok() { Ending::Complete } else { Ending::ClientGone };
+            record.request_ended.set(ending);
+            record.response_ended.set(ending);
+            if let Err(error) = ended {
+                record.error.replace(Some(format!("tunnel: {error}")));
+            }
+        }
+        () = idles(&record, idle) => {
+            record.error.replace(Some(format!("tunnel: no byte for {} ms", idle.as_millis())));
+        }
+        () = signal.reached(Stop::Now) => {
+            record.error.replace(Some("tunnel: the router stopped".to_owned()));
+        }
+    }
+}
+
+/// Returns when nothing has gone through for `idle`.
+async fn idles(record: &Record, idle: Duration) {
+    loop {
+        let until = record.last_progress() + idle;
+        if Instant::now() >= until {
+            return;
+        }
+        sleep_until(until).await;
+    }
+}
+
+/// One side, with what is read from it counted.
+struct Counted<'a> {
+    io: TokioIo<Upgraded>,
+    record: &'a Record,
+    from_client: bool,
+}
+
+impl AsyncRead for Counted<'_> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        let counter = if this.from_client { &this.record.bytes_in } else { &this.record.bytes_out };
+        counter.set(counter.get() + (buffer.filled().len() - before) as u64);
+        this.record.progress();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted<'_> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,149 @@
+//! Waking a cell: once for all who wait, for as long as anybody waits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::StreamError;
+use super::machines::{ApiError, Machines};
+use crate::live::cells::{Live, WakeProgress};
+use crate::registry::{Cell, Placement};
+
+/// Pause after a call that may succeed when made again; doubled each time up to the API's own rate of one a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two looks at whether a started cell answers; it starts low, for most answer at once.
+const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// How long one such look may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A cell to be woken.
+#[derive(Debug)]
+pub struct Order {
+    cell: Arc<Cell>,
+    progress: watch::Sender<WakeProgress>,
+}
+
+/// A worker's way to have cells woken.
+#[derive(Debug, Clone)]
+pub struct Waker(mpsc::UnboundedSender<Order>);
+
+/// A waker, and the orders that [`run`] carries out. The queue holds one order for each cell at most.
+pub fn channel() -> (Waker, mpsc::UnboundedReceiver<Order>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Waker(sender), receiver)
+}
+
+impl Waker {
+    /// Waits until the cell answers, and says where. Joins the wake that is under way, or begins one.
+    ///
+    /// Cancel safe: when the last of those who wait leaves, the wake is given up.
+    ///
+    /// # Errors
+    /// `Wake`, `WakeTimeout`.
+    pub async fn wake(&self, cell: &Arc<Cell>, live: &Live) -> Result<SocketAddr, StreamError> {
+        loop {
+            let mut progress = live.join_wake(|progress| {
+                // The receiver is gone only with the process.
+                let _ = self.0.send(Order { cell: Arc::clone(cell), progress });
+            });
+            let outcome = match progress.wait_for(|progress| *progress != WakeProgress::Waking).await {
+                Ok(outcome) => outcome.clone(),
+                Err(_) => WakeProgress::Failed("the router stops".into()),
+            };
+            match outcome {
+                WakeProgress::Ready(address) => return Ok(address),
+                WakeProgress::Failed(why) => return Err(StreamError::Wake(why)),
+                WakeProgress::TimedOut => return Err(StreamError::WakeTimeout(cell.limits.wake_timeout)),
+                WakeProgress::GivenUp | WakeProgress::Waking => {}
+            }
+        }
+    }
+}
+
+/// Carries out orders, side by side, until all wakers are gone.
+pub async fn run(mut orders: mpsc::UnboundedReceiver<Order>, machines: Machines) {
+    let machines = Arc::new(machines);
+    while let Some(order) = orders.recv().await {
+        let machines = Arc::clone(&machines);
+        tokio::spawn(async move {
+            let deadline = Instant::now() + order.cell.limits.wake_timeout;
+            let outcome = tokio::select! {
+                outcome = timeout_at(deadline, wake(&machines, &order.cell, deadline)) => match outcome {
+                    Ok(Ok(address)) => WakeProgress::Ready(address),
+                    Ok(Err(why)) => WakeProgress::Failed(why.into()),
+                    Err(_) => WakeProgress::TimedOut,
+                },
+                () = order.progress.closed() => WakeProgress::GivenUp,
+            };
+            tracing::info!(cell = order.cell.name.as_str(), outcome = ?outcome, "wake");
+            order.progress.send_replace(outcome);
+        });
+    }
+}
+
+/// Starts the cell's machine and waits until the cell answers; where it does.
+async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<SocketAddr, String> {
+    let Placement::Machine { app, machine, port } = &cell.placement else {
+        return Err("it lives at an address, where nothing can start it".to_owned());
+    };
+    let (app, machine) = (app.as_str(), machine.as_str());
+    tracing::info!(cell = cell.name.as_str(), app, machine, "waking");
+    start(machines, app, machine).await?;
+    let address = loop {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        match machines.wait_started(app, machine, patience).await {
+            Ok(true) => match machines.machine(app, machine).await {
+                Ok(found) => break found.private_ip.ok_or("the Machines API names no private address for it")?,
+                Err(error) => retryable(error)?,
+            },
+            Ok(false) => {}
+            Err(error) => retryable(error)?,
+        }
+        sleep(FIRST_PAUSE).await;
+    };
+    let address = SocketAddr::new(address.to_canonical(), *port);
+    let url = format!("http://{address}{}", cell.ready_path);
+    let mut pause = FIRST_PROBE_PAUSE;
+    while !machines.answers(&url, PROBE_TIMEOUT).await {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
+    }
+    Ok(address)
+}
+
+/// Asks for the start until it is granted, or the machine is found on its way.
+async fn start(machines: &Machines, app: &str, machine: &str) -> Result<(), String> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match machines.start(app, machine).await {
+            Ok(()) => return Ok(()),
+            // A machine that is started, or on its way down, is refused too: its state tells which.
+            Err(ApiError::Refused(status, said)) if status != http::StatusCode::UNAUTHORIZED => {
+                match machines.machine(app, machine).await {
+                    Ok(found) if matches!(found.state.as_str(), "started" | "starting") => return Ok(()),
+                    Ok(found) if matches!(found.state.as_str(), "destroyed" | "destroying" | "failed" | "replaced" | "migrated") => {
+                        return Err(format!("its machine is {}: {said}", found.state));
+                    }
+                    Ok(_) => {}
+                    Err(error) => retryable(error)?,
+                }
+            }
+            Err(error) => retryable(error)?,
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Passes over what may go better next time.
+fn retryable(error: ApiError) -> Result<(), String> {
+    match error {
+        ApiError::RateLimited | ApiError::Unavailable(_) => Ok(()),
+        ApiError::Refused(..) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,300 @@
+//! One request from start to finish.
+
+use std::cell::Cell as Counter;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::account::body;
+use crate::account::log::AccessLog;
+use crate::account::record::{Blame, Opening, Record};
+use crate::config::{Config, Place};
+use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
+use crate::live::cells::Cells;
+use crate::live::snapshot::Current;
+use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream};
+use crate::outbound::{StreamError, hold};
+use crate::registry::HostName;
+use crate::respond::{self, Words};
+use crate::wire::forward::{self, Rewrite};
+use crate::wire::identity::{self, Introduction, Peer};
+use crate::wire::signature::{Bound, Keys};
+use crate::wire::{CELL_SIGNATURE, fly, hop_by_hop};
+
+/// The body of an answer to a client.
+pub type Body = body::Answer<Lease>;
+
+/// What one worker serves requests with.
+#[derive(Debug)]
+pub struct Service {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The registry in force.
+    pub current: Current,
+    /// The live state of all cells.
+    pub cells: Arc<Cells>,
+    /// The way to cells.
+    pub upstream: Upstream,
+    /// Where records go.
+    pub log: Rc<AccessLog>,
+    /// Ids for requests that bring none.
+    pub ids: Ids,
+}
+
+/// What became of a request before its cell was asked.
+enum Outcome {
+    Words(Words),
+    Stream(Destination, PathAndQuery, Option<String>, Option<Arc<Keys>>),
+}
+
+impl Service {
+    /// Answers one request. Cancelling it (the client left) ends all that was done for it.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (mut head, body) = request.into_parts();
+        let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
+        let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
+        let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
+
+        let outcome = self.decide(&head, length, peer, &record).await;
+        let answered = match outcome {
+            Ok(Outcome::Words(words)) => Ok(words),
+            Ok(Outcome::Stream(to, target, prefix, keys)) => {
+                let accept = head.headers.get(http::header::ACCEPT).cloned();
+                let retry_after = to.cell.limits.retry_after;
+                match self.stream(head, body, peer, to, target, prefix.as_deref(), keys, &record).await {
+                    Ok(response) => {
+                        record.answered(response.status());
+                        return response;
+                    }
+                    Err(error) => {
+                        head = bare_head(accept);
+                        Err((error, retry_after))
+                    }
+                }
+            }
+            Err(failed) => Err(failed),
+        };
+        let words = answered.unwrap_or_else(|(error, retry_after)| {
+            let failure = respond::failure(&error, retry_after, &head.headers);
+            record.reason.set(failure.reason);
+            record.blame.set(Some(failure.blame));
+            record.error.replace(Some(chain(&error)));
+            failure.words
+        });
+        record.answered(words.status());
+        words.map(|body| Body::own(body, record))
+    }
+
+    /// Resolves and decides, holding the request while its cell is paused.
+    async fn decide(
+        &self,
+        head: &Parts,
+        length: BodyLength,
+        peer: Peer,
+        record: &Record,
+    ) -> Result<Outcome, (StreamError, std::time::Duration)> {
+        let surroundings = Surroundings {
+            through_edge: peer.trusted && self.config.place != Place::Elsewhere,
+            replay_max_bytes: self.config.replay_max_bytes,
+            pseudonym: &self.config.pseudonym,
+        };
+        let answer = |answer: Answer| {
+            record.reason.set(answer.reason());
+            Ok(Outcome::Words(respond::answer(answer, &head.headers)))
+        };
+        let mut facts = match Facts::read(head, length, &surroundings) {
+            Ok(facts) => facts,
+            Err(fault) => {
+                record.blame.set(Some(Blame::Client));
+                return answer(Answer::Malformed(fault));
+            }
+        };
+        let began = Instant::now();
+        let mut held = None;
+        loop {
+            let snapshot = self.current.read();
+            let found = match decision::resolve(&snapshot.registry, &facts) {
+                Ok(found) => found,
+                Err(refused) => return answer(refused),
+            };
+            record.found(&found.cell.name);
+            let live = self.cells.live(&found.cell.name);
+            let keys = snapshot.keys.get(&found.cell.name);
+            facts.replayed_by_us = replayed_by_us(head, &facts, &found, keys);
+            let decided = decision::decide(&facts, &found, live.state(), &self.config.place);
+            record.lane.set(decided.lane());
+            record.reason.set(decided.reason());
+            match decided {
+                Decision::Answer(refused) => return answer(refused),
+                Decision::Replay(kind) => {
+                    return Ok(Outcome::Words(replay(&facts, &found, kind, keys)));
+                }
+                Decision::Stream(_) => {
+                    let limits = &found.cell.limits;
+                    let Some(in_flight) = live.enter(limits.max_in_flight) else {
+                        record.lane.set("answer");
+                        return answer(Answer::Full(limits.retry_after));
+                    };
+                    let target = target_of(head);
+                    let prefix = found.stripped_prefix().map(str::to_owned);
+                    let target = prefix.as_deref().map_or_else(|| target.clone(), |prefix| forward::without_prefix(&target, prefix));
+                    let to = Destination { cell: Arc::clone(found.cell), live, in_flight };
+                    return Ok(Outcome::Stream(to, target, prefix, keys.cloned()));
+                }
+                Decision::Hold => {
+                    let cell = Arc::clone(found.cell);
+                    let fail = |error| (error, cell.limits.retry_after);
+                    if held.is_none() {
+                        let place = self.cells.hold(self.config.max_held).ok_or_else(|| fail(StreamError::TooManyHeld))?;
+                        held = Some(place);
+                    }
+                    drop(snapshot);
+                    hold::until_changed(&cell, began, self.current.changes()).await.map_err(fail)?;
+                    // The worker's own view follows in a task of its own; let it see what we have seen.
+                    self.current.refresh();
+                    record.waited.set(Some(began.elapsed()));
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request's parts, each used once, on their way to the cell")]
+    async fn stream(
+        &self,
+        mut head: Parts,
+        body: Incoming,
+        peer: Peer,
+        to: Destination,
+        target: PathAndQuery,
+        prefix: Option<&str>,
+        keys: Option<Arc<Keys>>,
+        record: &Rc<Record>,
+    ) -> Result<Response<Body>, StreamError> {
+        let authority = authority_of(&head);
+        let upgrade = (head.version == Version::HTTP_11)
+            .then(|| hop_by_hop::upgrade(&head.headers))
+            .flatten()
+            .zip(head.extensions.remove::<OnUpgrade>());
+        let introduction = Introduction {
+            cell: to.cell.name.as_str(),
+            authority: &authority,
+            request_id: &record.id,
+            stripped_prefix: prefix,
+        };
+        let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
+        let pseudonym = &self.config.pseudonym;
+        forward::rewrite(&mut head, Rewrite { peer, introduction, target, upgrade: asked, pseudonym });
+        let cell = Arc::clone(&to.cell);
+        let seal = |head: &mut Parts| {
+            let Some(keys) = &keys else { return };
+            let host = authority.to_str().unwrap_or_default();
+            let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+            let token = sign(keys, cell.name.as_str(), head.method.as_str(), host, target);
+            head.headers.insert(CELL_SIGNATURE, HeaderValue::from_str(&token).expect("a token is visible ASCII"));
+        };
+        self.upstream.stream(Outgoing { head, body, upgrade }, to, record, seal).await
+    }
+}
+
+fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let host = head.uri.authority().map(http::uri::Authority::as_str).or(host).unwrap_or_default();
+    Opening {
+        id,
+        client: identity::client_ip(&head.headers, peer),
+        version: head.version,
+        method: &head.method,
+        host,
+        path: head.uri.path(),
+    }
+}
+
+/// A head that remembers only how the client wants to be answered.
+fn bare_head(accept: Option<HeaderValue>) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.headers.extend(accept.map(|accept| (http::header::ACCEPT, accept)));
+    head
+}
+
+fn target_of(head: &Parts) -> PathAndQuery {
+    head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+/// The authority as the client wrote it: HTTP/2's `:authority`, or `Host`.
+fn authority_of(head: &Parts) -> HeaderValue {
+    let line = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    line.or_else(|| head.headers.get(http::header::HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
+}
+
+/// Whether the request carries our own proof that we replayed it to this cell before.
+fn replayed_by_us(head: &Parts, facts: &Facts<'_>, found: &Found<'_>, keys: Option<&Arc<Keys>>) -> bool {
+    let source = head.headers.get(fly::FLY_REPLAY_SRC).and_then(|value| value.to_str().ok());
+    let (Some(state), Some(keys)) = (source.and_then(fly::replay_src_state), keys) else { return false };
+    let host = HostName::normalise(facts.authority).unwrap_or_default();
+    let cell = found.cell.name.as_str();
+    keys.verify(state, Bound { cell, method: facts.method.as_str(), host: &host, target: facts.target }, now())
+}
+
+fn replay(facts: &Facts<'_>, found: &Found<'_>, kind: ReplayKind, keys: Option<&Arc<Keys>>) -> Words {
+    let placement = &found.cell.placement;
+    match kind {
+        ReplayKind::Strict { .. } => {
+            let state = keys.map(|keys| {
+                sign(keys, found.cell.name.as_str(), facts.method.as_str(), facts.authority, facts.target)
+            });
+            respond::replay(placement, kind, state.as_deref(), None)
+        }
+        ReplayKind::Cached { .. } => {
+            let host = HostName::normalise(facts.authority).unwrap_or_default();
+            let prefix = found.exclusive_prefix();
+            let remember = prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
+            respond::replay(placement, kind, None, remember)
+        }
+    }
+}
+
+fn sign(keys: &Keys, cell: &str, method: &str, authority: &str, target: &str) -> String {
+    let host = HostName::normalise(authority).unwrap_or_default();
+    keys.sign(Bound { cell, method, host: &host, target }, now())
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Request ids: a part of the worker's own, and a count.
+#[derive(Debug)]
+pub struct Ids {
+    worker: u64,
+    count: Counter<u64>,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self { worker: crate::config::seed(), count: Counter::new(0) }
+    }
+}
+
+impl Ids {
+    fn next(&self) -> HeaderValue {
+        let count = self.count.get();
+        self.count.set(count + 1);
+        let id = format!("{:016x}-{count:x}", self.worker);
+        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits are a header value")
+    }
+}

@@ -1,0 +1,161 @@
+//! A request's head as the cell is to get it.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Uri, Version};
+
+use super::identity::{self, Introduction, Peer};
+use super::{fly, hop_by_hop};
+
+/// What a head is rewritten with.
+#[derive(Debug)]
+pub struct Rewrite<'a> {
+    /// The connection the request came over.
+    pub peer: Peer,
+    /// What the router says of it.
+    pub introduction: Introduction<'a>,
+    /// Path and query as the cell gets them.
+    pub target: PathAndQuery,
+    /// The protocol that the client asks to switch to.
+    pub upgrade: Option<&'a HeaderValue>,
+    /// The name under which this router enters itself in `Via`.
+    pub pseudonym: &'a str,
+}
+
+/// Rewrites a head for an HTTP/1.1 connection to a cell. Everything end to end stays as it was, in its order.
+pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
+    let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
+    hop_by_hop::strip(&mut head.headers);
+    identity::introduce(&mut head.headers, with.peer, &with.introduction);
+    head.headers.insert(header::HOST, with.introduction.authority.clone());
+    enter_via(&mut head.headers, came_as, with.pseudonym);
+    if came_as == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
+    if let Some(protocol) = with.upgrade {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol.clone());
+    }
+    head.uri = Uri::from(with.target);
+}
+
+/// The target as a cell gets it whose entry takes `prefix` off: what is left of the path, with the query.
+///
+/// `prefix` must be one that the path begins with, on a segment boundary.
+pub fn without_prefix(target: &PathAndQuery, prefix: &str) -> PathAndQuery {
+    let rest = target.as_str().get(prefix.len()..).unwrap_or_default();
+    let text = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    PathAndQuery::try_from(text).unwrap_or_else(|_| PathAndQuery::from_static("/"))
+}
+
+/// RFC 9110 section 7.6.3.
+fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
+    let version = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    if let Ok(hop) = HeaderValue::from_str(&format!("{version} {pseudonym}")) {
+        headers.append(header::VIA, hop);
+    }
+}
+
+/// HTTP/2 clients send cookies one a line; HTTP/1.1 has one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (lines.next(), lines.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for line in std::iter::once(second).chain(lines) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(line.as_bytes());
+        }
+        let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined));
+        headers.insert(header::COOKIE, joined.expect("header values joined by semicolons are a header value"));
+    }
+}
+
+/// Takes away from a cell's answer what would steer the edge: else one tenant could send its visitors' requests to
+/// another's machine.
+pub fn unsteer(headers: &mut HeaderMap) {
+    for name in &fly::STEERING {
+        headers.remove(name);
+    }
+    let replays = headers
+        .get_all(header::CONTENT_TYPE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter_map(|value| value.split(';').next())
+        .any(|kind| kind.trim().eq_ignore_ascii_case(fly::REPLAY_CONTENT_TYPE));
+    if replays {
+        headers.remove(header::CONTENT_TYPE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> PathAndQuery {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn prefix_is_taken_off_on_its_boundary() {
+        for (from, prefix, to) in [
+            ("/alice", "/alice", "/"),
+            ("/alice/", "/alice", "/"),
+            ("/alice/a%2Fb?x=1&y", "/alice", "/a%2Fb?x=1&y"),
+            ("/alice?x", "/alice", "/?x"),
+            ("/a/b/c", "/a/b", "/c"),
+        ] {
+            assert_eq!(without_prefix(&target(from), prefix).as_str(), to, "{from}");
+        }
+    }
+
+    fn rewritten(request: http::request::Builder, upgrade: Option<&HeaderValue>) -> Parts {
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let (authority, id) = (HeaderValue::from_static("alice.example.com:80"), HeaderValue::from_static("1"));
+        let introduction = Introduction { cell: "alice", authority: &authority, request_id: &id, stripped_prefix: None };
+        let peer = Peer { ip: "192.0.2.7".parse().unwrap(), trusted: false, tls: true };
+        rewrite(&mut head, Rewrite { peer, introduction, target: target("/x?y"), upgrade, pseudonym: "cell-router-1" });
+        head
+    }
+
+    #[test]
+    fn http2_becomes_http11_with_host_and_one_cookie_line() {
+        let request = http::Request::get("https://alice.example.com/x?y").version(Version::HTTP_2);
+        let head = rewritten(request.header("cookie", "a=1").header("cookie", "b=2").header("te", "trailers"), None);
+        assert_eq!((head.version, head.uri.to_string()), (Version::HTTP_11, "/x?y".to_owned()));
+        assert_eq!(head.headers["host"], "alice.example.com:80");
+        assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(head.headers["te"], "trailers");
+        assert_eq!(head.headers["via"], "2 cell-router-1");
+        assert_eq!(head.headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn upgrade_is_said_again_for_the_next_hop() {
+        let request = http::Request::get("/x").header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
+        let head = rewritten(request, Some(&HeaderValue::from_static("websocket")));
+        assert_eq!((&head.headers["connection"], &head.headers["upgrade"]), (&HeaderValue::from_static("upgrade"), &HeaderValue::from_static("websocket")));
+        let plain = rewritten(http::Request::get("/x").header("connection", "upgrade").header("upgrade", "h2c"), None);
+        assert!(!plain.headers.contains_key("upgrade") && !plain.headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn steering_fields_go() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("fly-replay", "app=x"),
+            ("fly-replay-cache", "/*"),
+            ("fly-replay-cache-ttl-secs", "60"),
+            ("content-type", "Application/vnd.fly.replay+JSON; charset=utf-8"),
+            ("x-mine", "1"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        unsteer(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-mine"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! What belongs to one connection and must not be forwarded (RFC 9110 section 7.6.1).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Fields that belong to one connection whether or not `Connection` names them. `TE` and `Trailer` are handled by
+/// name below; `Transfer-Encoding` is the codec's.
+const ALWAYS: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+];
+
+/// Fields that a `Connection` line may not take away: they frame the message or say for whom it is.
+fn protected(name: &HeaderName) -> bool {
+    *name == header::HOST || *name == header::CONTENT_LENGTH
+}
+
+/// Removes every hop-by-hop field, those that any `Connection` line names included.
+///
+/// Of `TE` only `trailers` is said again, for that is end to end in effect: it tells the cell that trailers
+/// will be passed on.
+pub fn strip(headers: &mut HeaderMap) {
+    let te_trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !protected(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &ALWAYS {
+        headers.remove(name);
+    }
+    if te_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The protocol that an HTTP/1.1 message asks to switch to, if its `Connection` says so too.
+///
+/// `h2c` is none: the upgrade would let a client speak past the router (RFC 9113 section 3.1 has dropped it).
+pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    if !wanted {
+        return None;
+    }
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let protocol = protocols.next()?;
+    let text = protocol.to_str().ok()?;
+    let h2c = text.split(',').any(|one| one.trim().eq_ignore_ascii_case("h2c"));
+    (protocols.next().is_none() && !h2c && !text.trim().is_empty()).then(|| protocol.clone())
+}
+
+/// The comma-separated tokens of a field, over all its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    fn left(lines: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = map(lines);
+        strip(&mut headers);
+        let mut names: Vec<_> = headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn fields_named_on_any_connection_line_go() {
+        let lines = [("connection", "close, X-One"), ("connection", "x-two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")];
+        assert_eq!(left(&lines), ["x-three=3"]);
+    }
+
+    #[test]
+    fn connection_cannot_take_host_or_length_away() {
+        let lines = [("connection", "host, content-length"), ("host", "a"), ("content-length", "3")];
+        assert_eq!(left(&lines), ["content-length=3", "host=a"]);
+    }
+
+    #[test]
+    fn te_keeps_only_trailers() {
+        assert_eq!(left(&[("te", "gzip;q=0.5, trailers"), ("connection", "te")]), ["te=trailers"]);
+        assert_eq!(left(&[("te", "gzip")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_hop_by_hop_fields_go() {
+        let lines = [
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABk"),
+            ("trailer", "x-sum"),
+        ];
+        assert_eq!(left(&lines), ["trailer=x-sum"]);
+    }
+
+    #[test]
+    fn upgrade_is_found_in_a_list_on_a_second_line() {
+        let lines = [("connection", "keep-alive"), ("connection", "x, Upgrade"), ("upgrade", "websocket")];
+        assert_eq!(upgrade(&map(&lines)).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn upgrade_needs_the_connection_token() {
+        assert_eq!(upgrade(&map(&[("upgrade", "websocket")])), None);
+        assert_eq!(upgrade(&map(&[("connection", "upgrade-insecure"), ("upgrade", "websocket")])), None);
+    }
+
+    #[test]
+    fn h2c_is_no_upgrade() {
+        assert_eq!(upgrade(&map(&[("connection", "upgrade, http2-settings"), ("upgrade", "H2C")])), None);
+        assert_eq!(upgrade(&map(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")])), None);
+    }
+}

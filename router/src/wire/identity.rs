@@ -1,0 +1,185 @@
+//! Who the client is, said to the cell; and what no client may claim.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::{CELL_NAME, CELL_SIGNATURE, X_REQUEST_ID, fly};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_SSL: HeaderName = HeaderName::from_static("x-forwarded-ssl");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What only a trusted proxy may say of a client.
+const FORWARDING: [HeaderName; 8] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_FORWARDED_SSL,
+    X_FORWARDED_PREFIX,
+    X_REAL_IP,
+    header::FORWARDED,
+];
+
+/// The connection a request came over.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The address at the other end.
+    pub ip: IpAddr,
+    /// Whether the settings name that address as a proxy whose word on clients counts.
+    pub trusted: bool,
+    /// Whether the connection itself is TLS.
+    pub tls: bool,
+}
+
+/// The client's address: what a trusted peer says it is, else the peer's own.
+pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
+    let said = || {
+        let edge = headers.get(fly::FLY_CLIENT_IP).and_then(|value| value.to_str().ok());
+        let last = || headers.get_all(X_FORWARDED_FOR).iter().next_back().and_then(|value| value.to_str().ok());
+        edge.or_else(|| last().and_then(|list| list.rsplit(',').next()))?.trim().parse().ok()
+    };
+    peer.trusted.then(said).flatten().unwrap_or(peer.ip)
+}
+
+/// The request's id as a trusted peer gave it: up to 128 visible ASCII characters.
+pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
+    let fits = |value: &&HeaderValue| {
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
+    };
+    let given = || headers.get(fly::FLY_REQUEST_ID).or_else(|| headers.get(X_REQUEST_ID)).filter(fits).cloned();
+    peer.trusted.then(given).flatten()
+}
+
+/// What the router says of the request to the cell.
+#[derive(Debug)]
+pub struct Introduction<'a> {
+    /// The cell's name in the registry.
+    pub cell: &'a str,
+    /// The authority as the client wrote it.
+    pub authority: &'a HeaderValue,
+    /// The request's id.
+    pub request_id: &'a HeaderValue,
+    /// The path prefix that was taken off, if one was.
+    pub stripped_prefix: Option<&'a str>,
+}
+
+/// Replaces what the client claims about itself by what is known, and introduces the request to the cell.
+pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introduction<'_>) {
+    for name in fly::REPLAY_TALK.iter().chain(&[CELL_SIGNATURE, CELL_NAME]) {
+        headers.remove(name);
+    }
+    if !peer.trusted {
+        for name in fly::EDGE_ONLY.iter().chain(&FORWARDING) {
+            headers.remove(name);
+        }
+    }
+    append_forwarded_for(headers, peer.ip);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if peer.tls { "https" } else { "http" }));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, introduction.authority.clone());
+    }
+    if let Some(prefix) = introduction.stripped_prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+        headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
+    headers.insert(X_REQUEST_ID, introduction.request_id.clone());
+    headers.insert(CELL_NAME, HeaderValue::from_str(introduction.cell).expect("a cell's name is a DNS label"));
+}
+
+/// Adds the peer to the list of those the request has passed, on one line.
+fn append_forwarded_for(headers: &mut HeaderMap, ip: IpAddr) {
+    let mut list = Vec::with_capacity(48);
+    for line in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(ip.to_string().as_bytes());
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(list));
+    headers.insert(X_FORWARDED_FOR, value.expect("header values joined by commas are a header value"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    fn peer(trusted: bool) -> Peer {
+        Peer { ip: "192.0.2.7".parse().unwrap(), trusted, tls: false }
+    }
+
+    fn introduced(mut headers: HeaderMap, peer: Peer) -> HeaderMap {
+        let (authority, id) = (HeaderValue::from_static("Alice.example.com"), HeaderValue::from_static("id-1"));
+        let introduction = Introduction { cell: "alice", authority: &authority, request_id: &id, stripped_prefix: Some("/a") };
+        introduce(&mut headers, peer, &introduction);
+        headers
+    }
+
+    const CLAIMS: [(&str, &str); 9] = [
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil"),
+        ("forwarded", "for=1.1.1.1"),
+        ("x-real-ip", "1.1.1.1"),
+        ("fly-client-ip", "1.1.1.1"),
+        ("cell-name", "bob"),
+        ("cell-signature", "v1.1.x"),
+        ("fly-replay-src", "state=x"),
+    ];
+
+    #[test]
+    fn a_strangers_claims_are_replaced() {
+        let got = introduced(headers(&CLAIMS), peer(false));
+        assert_eq!(got["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(got["x-forwarded-proto"], "http");
+        assert_eq!(got["x-forwarded-host"], "Alice.example.com");
+        assert_eq!(got["x-forwarded-prefix"], "/a");
+        assert_eq!(got["cell-name"], "alice");
+        for gone in ["forwarded", "x-real-ip", "fly-client-ip", "cell-signature", "fly-replay-src"] {
+            assert!(!got.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxys_words_are_kept_and_added_to() {
+        let got = introduced(headers(&CLAIMS), peer(true));
+        assert_eq!(got["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
+        assert_eq!(got["x-forwarded-proto"], "https");
+        assert_eq!(got["fly-client-ip"], "1.1.1.1");
+        assert_eq!(got["cell-name"], "alice");
+        assert!(!got.contains_key("fly-replay-src"));
+    }
+
+    #[test]
+    fn client_address_is_the_peers_unless_a_trusted_one_names_it() {
+        let told = headers(&[("fly-client-ip", "203.0.113.9"), ("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
+        let listed = headers(&[("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
+        assert_eq!(client_ip(&told, peer(false)).to_string(), "192.0.2.7");
+        assert_eq!(client_ip(&told, peer(true)).to_string(), "203.0.113.9");
+        assert_eq!(client_ip(&listed, peer(true)).to_string(), "203.0.113.1");
+        assert_eq!(client_ip(&headers(&[("fly-client-ip", "x")]), peer(true)).to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn forwarded_for_on_two_lines_becomes_one_list() {
+        let got = introduced(headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]), peer(true));
+        assert_eq!(got.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["1.1.1.1, 2.2.2.2, 192.0.2.7"]);
+    }
+
+    #[test]
+    fn only_a_trusted_peers_request_id_counts() {
+        let given = headers(&[("fly-request-id", "01J-iad")]);
+        assert_eq!(request_id(&given, peer(true)).unwrap(), "01J-iad");
+        assert_eq!(request_id(&given, peer(false)), None);
+        assert_eq!(request_id(&headers(&[("x-request-id", "a b")]), peer(true)), None);
+    }
+}

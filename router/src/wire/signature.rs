@@ -1,0 +1,175 @@
+//! The front door's signature: one short token that proves to a cell that a request came through the router.
+//!
+//! The format is defined byte by byte in docs/signature.md; both lanes carry the same token. Never logs,
+//! stores or compares a secret outside `ring`.
+
+use std::fmt;
+
+use ring::hmac;
+
+/// How far ahead of now a token expires when the router signs it, in seconds.
+pub const LIFETIME_SECONDS: u64 = 120;
+/// How far ahead of now an expiry may lie for a token to be accepted, in seconds.
+pub const MAX_AHEAD_SECONDS: u64 = 300;
+
+const CONTEXT: &str = "cell-router-v1";
+const VERSION: &str = "v1";
+
+/// What a token is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a> {
+    /// The cell's name in the registry.
+    pub cell: &'a str,
+    /// The method as sent.
+    pub method: &'a str,
+    /// The normalised host: lower case, no port, no trailing dot.
+    pub host: &'a str,
+    /// Path and query as the cell receives them.
+    pub target: &'a str,
+}
+
+/// The secrets of one cell: the first signs, any verifies.
+#[derive(Clone)]
+pub struct Keys(Vec<hmac::Key>);
+
+/// Why a text holds no usable secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoSecret;
+
+impl fmt::Display for NoSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is empty; write one secret, or two with a comma between them while one is rotated")
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({})", self.0.len())
+    }
+}
+
+impl Keys {
+    /// Reads one secret, or several with commas between them, newest first. White space around each is dropped.
+    ///
+    /// # Errors
+    /// `NoSecret` where nothing is left.
+    pub fn parse(text: &str) -> Result<Self, NoSecret> {
+        let keys: Vec<_> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|secret| !secret.is_empty())
+            .map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+            .collect();
+        if keys.is_empty() { Err(NoSecret) } else { Ok(Self(keys)) }
+    }
+
+    /// A token for `bound` that is good until `LIFETIME_SECONDS` after `now` (seconds since 1970).
+    pub fn sign(&self, bound: Bound<'_>, now: u64) -> String {
+        let expiry = (now + LIFETIME_SECONDS).to_string();
+        let tag = hmac::sign(&self.0[0], message(bound, &expiry).as_bytes());
+        let mut token = String::with_capacity(VERSION.len() + expiry.len() + 2 + 64);
+        token.push_str(VERSION);
+        token.push('.');
+        token.push_str(&expiry);
+        token.push('.');
+        push_hex(&mut token, tag.as_ref());
+        token
+    }
+
+    /// Whether `token` was signed for `bound` with any of these secrets and is in force at `now`.
+    pub fn verify(&self, token: &str, bound: Bound<'_>, now: u64) -> bool {
+        let mut parts = token.split('.');
+        let (Some(VERSION), Some(expiry), Some(given), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return false;
+        };
+        let digits = expiry.bytes().all(|byte| byte.is_ascii_digit()) && !expiry.starts_with('0');
+        let Some(at) = digits.then(|| expiry.parse::<u64>().ok()).flatten() else { return false };
+        if at < now || at - now > MAX_AHEAD_SECONDS {
+            return false;
+        }
+        let Some(given) = unhex(given) else { return false };
+        let message = message(bound, expiry);
+        self.0.iter().any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
+    }
+}
+
+fn message(bound: Bound<'_>, expiry: &str) -> String {
+    let Bound { cell, method, host, target } = bound;
+    [CONTEXT, cell, expiry, method, host, target].join("\n")
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let text = text.as_bytes();
+    let mut bytes = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::HostName;
+
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        name: String,
+        secrets: Vec<String>,
+        cell: String,
+        method: String,
+        host: String,
+        target: String,
+        now: u64,
+        token: String,
+        valid: bool,
+    }
+
+    #[test]
+    fn published_vectors_hold() {
+        let text = include_str!("../../../docs/signature-vectors.json");
+        let vectors: Vec<Vector> = serde_json::from_str(text).unwrap();
+        assert!(vectors.len() > 15);
+        for v in vectors {
+            let host = HostName::normalise(&v.host).unwrap();
+            let bound = Bound { cell: &v.cell, method: &v.method, host: &host, target: &v.target };
+            let keys = Keys::parse(&v.secrets.join(",")).unwrap();
+            assert_eq!(keys.verify(&v.token, bound, v.now), v.valid, "{}", v.name);
+        }
+    }
+
+    #[test]
+    fn what_the_router_signs_is_what_the_vectors_hold() {
+        let bound = Bound { cell: "alice", method: "GET", host: "alice.example.com", target: "/" };
+        let token = Keys::parse("correct horse battery staple").unwrap().sign(bound, 1_790_000_000 - LIFETIME_SECONDS);
+        assert_eq!(token, "v1.1790000000.bd98aaea85ecd5f6f008272d141c36fbf67daacf85fc0cc34fa4257bbd834f6b");
+    }
+
+    #[test]
+    fn a_secret_of_white_space_is_none() {
+        assert_eq!(Keys::parse(" , \n").unwrap_err(), NoSecret);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        assert_eq!(format!("{:?}", Keys::parse("a,b").unwrap()), "Keys(2)");
+    }
+}
