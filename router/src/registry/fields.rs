@@ -3,7 +3,7 @@
 //! Reading, unknown keys, messages and the JSON Schema all come from this table, so that they cannot disagree.
 
 use super::cell::{Admission, ReplayKind};
-use super::host::{HOST_PATTERN, HOST_RULE_PATTERN};
+use super::host::{DOMAIN_PATTERN, HOST_PATTERN, HOST_RULE_PATTERN};
 use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
 use super::path::PREFIX_PATTERN;
 
@@ -213,7 +213,7 @@ pub(super) static FIELDS: [Field; KEYS] = [
         name: "domain",
         scopes: ROOT,
         kind: Kind::Text {
-            pattern: Some(HOST_PATTERN),
+            pattern: Some(DOMAIN_PATTERN),
             max: Some(super::host::HOST_MAX),
             default: None,
         },

@@ -12,12 +12,24 @@ use super::problem::{Refusal, quoted};
 
 /// The longest host name, without the root's dot (RFC 1035 section 2.3.4).
 pub(super) const HOST_MAX: usize = 253;
-/// The pattern of a host name in lower case: labels of RFC 1123 section 2.1.
-pub(super) const HOST_PATTERN: &str =
-    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
-/// The same, with one `*.` allowed before it.
-pub(super) const HOST_RULE_PATTERN: &str =
-    r"^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+macro_rules! labels {
+    () => {
+        r"(?!(.*\.)?[0-9]+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
+    };
+}
+
+macro_rules! ipv4 {
+    () => {
+        r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(?!$)|$)){4}$"
+    };
+}
+
+/// The pattern of a host name in lower case (labels of RFC 1123 section 2.1) that is no address.
+pub(super) const DOMAIN_PATTERN: &str = concat!("^", labels!());
+/// The same, or an IPv4 address.
+pub(super) const HOST_PATTERN: &str = concat!("^", labels!(), "|", ipv4!());
+/// The same, or `*.` and a host name.
+pub(super) const HOST_RULE_PATTERN: &str = concat!(r"^(\*\.)?", labels!(), "|", ipv4!());
 
 /// A host name or IPv4 address in lower case, without port and without a dot at the end.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,12 +194,15 @@ fn literal(raw: &str) -> Result<&str, HostFault> {
 
 /// The host of `host` or `host:port`, without one dot at its end.
 fn registered_name(raw: &str) -> Result<&str, HostFault> {
+    if raw.contains('@') {
+        return Err(HostFault::UserInfo);
+    }
     let host = match raw.split_once(':') {
-        Some((host, port)) if !raw.contains('@') => {
+        Some((host, port)) => {
             check_port(port)?;
             host
         }
-        _ => raw,
+        None => raw,
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
@@ -202,7 +217,6 @@ fn registered_name(raw: &str) -> Result<&str, HostFault> {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before == b'.' => return Err(HostFault::EmptyLabel),
             b'.' => {}
-            b'@' => return Err(HostFault::UserInfo),
             _ => return Err(HostFault::Character),
         }
         before = byte;

@@ -99,18 +99,18 @@ impl Registry {
         if self.is_path_host(host) {
             return self.by_path(path);
         }
-        if let Some(label) = self.domain.as_ref().and_then(|domain| below(host, domain)) {
-            if let Some(ByName(cell)) = self.names.get(label) {
-                return Lookup::Cell {
-                    cell,
-                    route: Route::Subdomain,
-                };
-            }
+        if let Some(label) = self.domain.as_ref().and_then(|domain| below(host, domain))
+            && let Some(ByName(cell)) = self.names.get(label)
+        {
+            return Lookup::Cell {
+                cell,
+                route: Route::Subdomain,
+            };
         }
-        if let Some((_, parent)) = host.split_once('.') {
-            if let Some(index) = self.wildcards.get(parent) {
-                return self.found(*index, Route::Wildcard);
-            }
+        if let Some((_, parent)) = host.split_once('.')
+            && let Some(index) = self.wildcards.get(parent)
+        {
+            return self.found(*index, Route::Wildcard);
         }
         if path::is_reserved(path) {
             return Lookup::Router;
@@ -177,10 +177,10 @@ impl Registry {
     fn longest_match(&self, path: &str) -> Option<(&PathPrefix, &(u32, bool))> {
         let mut end = path.len();
         loop {
-            if end <= self.longest_prefix {
-                if let Some(entry) = self.prefixes.get_key_value(&path[..end]) {
-                    return Some(entry);
-                }
+            if end <= self.longest_prefix
+                && let Some(entry) = self.prefixes.get_key_value(&path[..end])
+            {
+                return Some(entry);
             }
             // The next boundary to the left; none beyond the longest prefix can matter.
             let within = end.min(self.longest_prefix + 1);

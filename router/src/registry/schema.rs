@@ -90,10 +90,8 @@ fn described(field: &Field, scope: Scope) -> Map<String, Value> {
     }
     // In a cell the defaults of the file come first, so that only the other places can name one.
     let inherited = scope == Scope::Cell && field.scopes.contains(&Scope::Defaults);
-    if !inherited {
-        if let Some(default) = default(field.kind) {
-            schema.insert("default".into(), default);
-        }
+    if !inherited && let Some(default) = default(field.kind) {
+        schema.insert("default".into(), default);
     }
     schema
 }

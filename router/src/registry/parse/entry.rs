@@ -317,14 +317,14 @@ fn read_replay<'t>(
 ) -> Replay {
     let is_address = own.source(Key::Address).is_some() && own.source(Key::Machine).is_none();
     let kind = if is_address {
-        if let Some(own_kind) = own.choice(Key::Replay) {
-            if ReplayKind::ALL[own_kind].1 != ReplayKind::Never {
-                let refusal = Refusal::new(
-                    "only a Fly Machine can be replayed to, and the cell has an address",
-                    "write \"never\", or take it out",
-                );
-                refuse(own, Key::Replay, place, refusal, report);
-            }
+        if let Some(own_kind) = own.choice(Key::Replay)
+            && ReplayKind::ALL[own_kind].1 != ReplayKind::Never
+        {
+            let refusal = Refusal::new(
+                "only a Fly Machine can be replayed to, and the cell has an address",
+                "write \"never\", or take it out",
+            );
+            refuse(own, Key::Replay, place, refusal, report);
         }
         ReplayKind::Never
     } else {

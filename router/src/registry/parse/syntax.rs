@@ -9,7 +9,18 @@ pub(super) fn add(
     place: Place<'_>,
     report: &mut Report<'_>,
 ) {
-    let offset = offset_in(json, error.line(), error.column());
+    let offset = if error.is_eof() {
+        json.len()
+    } else {
+        offset_in(json, error.line(), error.column())
+    };
+    // A control character inside a text is reported one byte early.
+    let follows = json
+        .as_bytes()
+        .get(offset + 1)
+        .is_some_and(u8::is_ascii_control);
+    let early = follows && error.to_string().starts_with("control character");
+    let offset = offset + usize::from(early);
     let met = json.as_bytes().get(offset).copied();
     let base = report.offset(json);
     report.add_at(base + offset, place, explained(error, met));
@@ -44,7 +55,7 @@ fn explained(error: &serde_json::Error, met: Option<u8>) -> Refusal {
         "JSON has no comments: take it out"
     } else if met == Some(b'\'') {
         "write texts in double quotes"
-    } else if has("trailing comma") {
+    } else if has("trailing comma") || matches!(met, Some(b'}' | b']')) {
         "take out the comma before this"
     } else if has("trailing characters") {
         "the file is one object: take out what follows it"

@@ -8,7 +8,7 @@ fn committed_schema_is_the_generated_one() {
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == schema(),
-        "{path} is not what `cargo run --example registry_schema` prints"
+        "{path} is not what `cell-router schema` prints"
     );
 }
 

@@ -1,0 +1,210 @@
+//! What the keys of a cell become.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry;
+use crate::registry::{Admission, Placement, Replay, SecretSource};
+
+const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
+
+fn file(defaults: &str, cell: &str) -> String {
+    format!(r#"{{"version": 1, "defaults": {{{defaults}}}, "cells": {{"my-cell": {{{cell}}}}}}}"#)
+}
+
+fn cell(defaults: &str, cell: &str) -> crate::registry::Cell {
+    let registry = registry(&file(defaults, cell));
+    let cell = registry.cell("my-cell").unwrap();
+    crate::registry::Cell::clone(cell)
+}
+
+#[test]
+fn nothing_written_means_the_documented_defaults() {
+    let cell = cell(r#""app": "cells""#, MACHINE);
+    let Placement::Machine { app, machine, port } = &cell.placement else {
+        panic!("{:?}", cell.placement);
+    };
+    assert_eq!(
+        (app.as_str(), machine.as_str(), *port),
+        ("cells", "3d8d9e67c2e123", 8080)
+    );
+    assert_eq!(cell.state, Admission::Active);
+    assert_eq!(cell.replay, Replay::Strict { timeout: None });
+    assert_eq!(cell.limits.max_in_flight, 1000);
+    assert_eq!(cell.limits.connect_timeout, Duration::from_secs(5));
+    assert_eq!(cell.limits.first_byte_timeout, Duration::from_secs(120));
+    assert_eq!(cell.limits.idle_timeout, Duration::from_secs(60));
+    assert_eq!(cell.limits.tunnel_idle_timeout, Duration::from_secs(3600));
+    assert_eq!(cell.limits.wake_timeout, Duration::from_secs(60));
+    assert_eq!(cell.limits.hold_timeout, Duration::from_secs(30));
+    assert_eq!(cell.limits.retry_after, Duration::from_secs(30));
+    assert_eq!(cell.secret, None);
+    assert_eq!(&*cell.ready_path, "/up");
+    assert!(!cell.may_replay);
+}
+
+#[test]
+fn own_values_go_before_defaults_and_defaults_before_built_in_ones() {
+    let defaults = r#""app": "cells", "port": 81, "state": "paused", "hold_timeout_ms": 7, "wake_timeout_ms": 700,
+        "ready_path": "/ready", "may_replay": true, "max_in_flight": 9"#;
+    let own = r#""app": "other", "state": "active", "hold_timeout_ms": 8, "max_in_flight": 10"#;
+    let cell = cell(defaults, &format!("{MACHINE}, {own}"));
+    assert_eq!(cell.placement.to_string(), "other/3d8d9e67c2e123:81");
+    assert_eq!(cell.state, Admission::Active);
+    assert_eq!(cell.limits.hold_timeout, Duration::from_millis(8));
+    assert_eq!(cell.limits.wake_timeout, Duration::from_millis(700));
+    assert_eq!(cell.limits.max_in_flight, 10);
+    assert_eq!(&*cell.ready_path, "/ready");
+    assert!(cell.may_replay);
+}
+
+#[test]
+fn every_state_has_its_name() {
+    for (word, state) in [
+        ("active", Admission::Active),
+        ("maintenance", Admission::Maintenance),
+        ("disabled", Admission::Disabled),
+        ("paused", Admission::Paused),
+    ] {
+        let cell = cell("", &format!(r#""address": "h:1", "state": "{word}""#));
+        assert_eq!(cell.state, state);
+        assert_eq!(state.as_str(), word);
+    }
+}
+
+#[test]
+fn replay_takes_its_kind_and_its_times() {
+    let app = r#""app": "cells""#;
+    for (defaults, own, expected) in [
+        ("", "", Replay::Strict { timeout: None }),
+        ("", r#", "replay": "never""#, Replay::Never),
+        (
+            "",
+            r#", "replay": "cached""#,
+            Replay::Cached {
+                ttl: Duration::from_secs(60),
+            },
+        ),
+        (
+            "",
+            r#", "replay": "cached", "replay_ttl_s": 10"#,
+            Replay::Cached {
+                ttl: Duration::from_secs(10),
+            },
+        ),
+        (
+            r#", "replay": "cached", "replay_ttl_s": 86400"#,
+            "",
+            Replay::Cached {
+                ttl: Duration::from_secs(86_400),
+            },
+        ),
+        (
+            r#", "replay_ttl_s": 20, "replay_timeout_ms": 800"#,
+            "",
+            Replay::Strict {
+                timeout: Some(Duration::from_millis(800)),
+            },
+        ),
+        (
+            r#", "replay": "never""#,
+            r#", "replay": "strict", "replay_timeout_ms": 30000"#,
+            Replay::Strict {
+                timeout: Some(Duration::from_secs(30)),
+            },
+        ),
+    ] {
+        let cell = cell(&format!("{app}{defaults}"), &format!("{MACHINE}{own}"));
+        assert_eq!(cell.replay, expected, "{defaults} {own}");
+    }
+}
+
+#[test]
+fn an_address_is_never_replayed_whatever_the_defaults() {
+    let cell = cell(r#""replay": "cached""#, r#""address": "127.0.0.1:9000""#);
+    assert_eq!(cell.replay, Replay::Never);
+}
+
+#[test]
+fn addresses_are_hosts_and_ports() {
+    for (text, host, port) in [
+        ("127.0.0.1:9000", "127.0.0.1", 9000),
+        ("localhost:1", "localhost", 1),
+        ("cell.internal:65535", "cell.internal", 65_535),
+        ("[::1]:9000", "::1", 9000),
+        ("[fdaa:0:0::3]:80", "fdaa::3", 80),
+    ] {
+        let cell = cell("", &format!(r#""address": "{text}""#));
+        let expected = Placement::Address {
+            host: host.into(),
+            port,
+        };
+        assert_eq!(cell.placement, expected);
+    }
+    let cell = cell("", r#""address": "[::1]:9000""#);
+    assert_eq!(cell.placement.to_string(), "[::1]:9000");
+}
+
+#[test]
+fn a_secret_is_named_for_each_cell() {
+    for (defaults, own, expected) in [
+        (
+            r#""secret": {"env": "S_{cell}"}"#,
+            "",
+            SecretSource::Env("S_MY_CELL".into()),
+        ),
+        (
+            r#""secret": {"file": "/run/{cell}/s"}"#,
+            "",
+            SecretSource::File("/run/my-cell/s".into()),
+        ),
+        (
+            r#""secret": {"env": "S"}"#,
+            r#", "secret": {"file": "x"}"#,
+            SecretSource::File("x".into()),
+        ),
+        (
+            "",
+            r#", "secret": {"env": "{cell}_{cell}"}"#,
+            SecretSource::Env("MY_CELL_MY_CELL".into()),
+        ),
+    ] {
+        let cell = cell(defaults, &format!(r#""address": "h:1"{own}"#));
+        assert_eq!(cell.secret, Some(expected));
+    }
+}
+
+#[test]
+fn equal_limits_are_one_allocation() {
+    let registry = registry(
+        r#"{"version": 1, "defaults": {"idle_timeout_ms": 500}, "cells": {
+            "a": {"address": "h:1"}, "b": {"address": "h:2", "idle_timeout_ms": 500},
+            "c": {"address": "h:3", "idle_timeout_ms": 501}}}"#,
+    );
+    let limits = |name| &registry.cell(name).unwrap().limits;
+    assert!(Arc::ptr_eq(limits("a"), limits("b")));
+    assert!(!Arc::ptr_eq(limits("a"), limits("c")));
+}
+
+#[test]
+fn an_edit_is_seen_by_comparing() {
+    let text = file("", r#""address": "h:1", "hosts": ["a.b"], "paths": ["/p"]"#);
+    let (one, two) = (registry(&text), registry(&text));
+    assert_eq!(one.cell("my-cell"), two.cell("my-cell"));
+    for (old, new) in [
+        ("h:1", "h:2"),
+        ("a.b", "*.a.b"),
+        ("/p", "/q"),
+        ("\"h:1\"", "\"h:1\", \"retry_after_s\": 5"),
+    ] {
+        let edited = registry(&text.replace(old, new));
+        assert_ne!(one.cell("my-cell"), edited.cell("my-cell"), "{new}");
+    }
+}
+
+#[test]
+fn escapes_in_the_file_mean_what_they_stand_for() {
+    let registry =
+        registry(r#"{"\u0076ersion": 1, "cells": {"\u0061lice": {"address": "h\u003a1"}}}"#);
+    assert_eq!(registry.cell("alice").unwrap().placement.to_string(), "h:1");
+}
