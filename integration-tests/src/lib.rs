@@ -2,12 +2,16 @@
 //!
 //! Everything listens on the loopback interface, on a free port, and ends when its value is dropped.
 
+pub mod client;
 pub mod fly;
 pub mod process;
+mod router;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+
+pub use router::{Router, RouterOptions};
 
 /// The system's binaries, of the same profile as the running executable.
 #[derive(Debug)]

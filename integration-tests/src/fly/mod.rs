@@ -199,6 +199,11 @@ impl Fly {
         &self.platform.token
     }
 
+    /// Region of the edge.
+    pub fn region(&self) -> &str {
+        &self.platform.region
+    }
+
     /// Address of the private DNS, UDP.
     pub fn dns_addr(&self) -> SocketAddr {
         self.dns
