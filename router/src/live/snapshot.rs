@@ -1,8 +1,7 @@
 //! The registry that is in force, with the secrets it names: swapped whole, read without a lock.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -43,23 +42,23 @@ impl Publisher {
 /// One worker's view of the version in force: reading it touches nothing that another core writes.
 #[derive(Debug)]
 pub struct Current {
-    here: RefCell<Rc<Arc<Snapshot>>>,
+    here: RefCell<Arc<Snapshot>>,
     source: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl Current {
     /// Begins with what is in force now.
     pub fn new(mut source: watch::Receiver<Arc<Snapshot>>) -> Self {
-        let first = Rc::new(source.borrow_and_update().clone());
+        let first = source.borrow_and_update().clone();
         Self {
             here: RefCell::new(first),
             source,
         }
     }
 
-    /// The version in force. Keep it for one decision and no longer than the request.
-    pub fn read(&self) -> Rc<Arc<Snapshot>> {
-        self.here.borrow().clone()
+    /// The version in force. Let go of it before waiting for anything.
+    pub fn read(&self) -> Ref<'_, Arc<Snapshot>> {
+        self.here.borrow()
     }
 
     /// Follows the publisher until it is gone. Cancel safe.
@@ -73,7 +72,7 @@ impl Current {
 
     /// Looks at once whether there is a newer version.
     pub fn refresh(&self) {
-        let next = Rc::new(self.source.borrow().clone());
+        let next = self.source.borrow().clone();
         self.here.replace(next);
     }
 
