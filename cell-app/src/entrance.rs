@@ -7,6 +7,8 @@
 //! 3. A request without a proof is refused, if the cell has a secret. Up to here nothing keeps the cell awake.
 //! 4. The request is counted as work until its answer has been sent, and the base path is taken off.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -17,8 +19,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use crate::app::{App, Failure};
 use crate::config::BasePath;
