@@ -1,9 +1,8 @@
 //! One request from start to finish.
 
-use std::cell::Cell as Counter;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -22,7 +21,7 @@ use crate::live::cells::Cells;
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream};
 use crate::outbound::{StreamError, hold};
-use crate::registry::HostName;
+use crate::registry::{Cell, HostName};
 use crate::respond::{self, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
@@ -53,6 +52,15 @@ pub struct Service {
 enum Outcome {
     Words(Words),
     Stream(Destination, PathAndQuery, Option<String>, Option<Arc<Keys>>),
+}
+
+/// A failure, and how long the cell's entry asks clients to wait after one.
+type Failed = (StreamError, Duration);
+
+/// What one decision came to.
+enum Step {
+    Decided(Outcome),
+    Held(Arc<Cell>),
 }
 
 impl Service {
@@ -112,82 +120,85 @@ impl Service {
         length: BodyLength,
         peer: Peer,
         record: &Record,
-    ) -> Result<Outcome, (StreamError, std::time::Duration)> {
+    ) -> Result<Outcome, Failed> {
         let surroundings = Surroundings {
             through_edge: peer.trusted && self.config.place != Place::Elsewhere,
             replay_max_bytes: self.config.replay_max_bytes,
             pseudonym: &self.config.pseudonym,
         };
-        let answer = |answer: Answer| {
-            record.reason.set(answer.reason());
-            Ok(Outcome::Words(respond::answer(answer, &head.headers)))
-        };
-        let mut facts = match Facts::read(head, length, &surroundings) {
+        let facts = match Facts::read(head, length, &surroundings) {
             Ok(facts) => facts,
             Err(fault) => {
                 record.blame.set(Some(Blame::Client));
-                return answer(Answer::Malformed(fault));
+                return Ok(refuse(Answer::Malformed(fault), head, record));
             }
         };
         let began = Instant::now();
         let mut held = None;
         loop {
-            let snapshot = self.current.read();
-            let found = match decision::resolve(&snapshot.registry, &facts) {
-                Ok(found) => found,
-                Err(refused) => return answer(refused),
+            let cell = match self.decide_once(head, &facts, record) {
+                Step::Decided(outcome) => return Ok(outcome),
+                Step::Held(cell) => cell,
             };
-            record.found(&found.cell.name);
-            let live = self.cells.live(&found.cell.name);
-            let keys = snapshot.keys.get(&found.cell.name);
-            facts.replayed_by_us = replayed_by_us(head, &facts, &found, keys);
-            let decided = decision::decide(&facts, &found, live.state(), &self.config.place);
-            record.lane.set(decided.lane());
-            record.reason.set(decided.reason());
-            match decided {
-                Decision::Answer(refused) => return answer(refused),
-                Decision::Replay(kind) => {
-                    return Ok(Outcome::Words(replay(&facts, &found, kind, keys)));
-                }
-                Decision::Stream(_) => {
-                    let limits = &found.cell.limits;
-                    let Some(in_flight) = live.enter(limits.max_in_flight) else {
-                        record.lane.set("answer");
-                        return answer(Answer::Full(limits.retry_after));
-                    };
-                    let target = target_of(head);
-                    let prefix = found.stripped_prefix().map(str::to_owned);
-                    let target = prefix.as_deref().map_or_else(
-                        || target.clone(),
-                        |prefix| forward::without_prefix(&target, prefix),
-                    );
-                    let to = Destination {
-                        cell: Arc::clone(found.cell),
-                        live,
-                        in_flight,
-                    };
-                    return Ok(Outcome::Stream(to, target, prefix, keys.cloned()));
-                }
-                Decision::Hold => {
-                    let cell = Arc::clone(found.cell);
-                    let fail = |error| (error, cell.limits.retry_after);
-                    if held.is_none() {
-                        let place = self
-                            .cells
-                            .hold(self.config.max_held)
-                            .ok_or_else(|| fail(StreamError::TooManyHeld))?;
-                        held = Some(place);
-                    }
-                    drop(snapshot);
-                    hold::until_changed(&cell, began, self.current.changes())
-                        .await
-                        .map_err(fail)?;
-                    // The worker's own view follows in a task of its own; let it see what we have seen.
-                    self.current.refresh();
-                    record.waited.set(Some(began.elapsed()));
-                }
+            let fail = |error| (error, cell.limits.retry_after);
+            if held.is_none() {
+                let place = self
+                    .cells
+                    .hold(self.config.max_held)
+                    .ok_or_else(|| fail(StreamError::TooManyHeld))?;
+                held = Some(place);
             }
+            hold::until_changed(&cell, began, self.current.changes())
+                .await
+                .map_err(fail)?;
+            // The worker's own view follows in a task of its own; let it see what we have seen.
+            self.current.refresh();
+            record.waited.set(Some(began.elapsed()));
         }
+    }
+
+    /// One decision, by one snapshot.
+    fn decide_once(&self, head: &Parts, facts: &Facts<'_>, record: &Record) -> Step {
+        let snapshot = self.current.read();
+        let found = match decision::resolve(&snapshot.registry, facts) {
+            Ok(found) => found,
+            Err(answer) => return Step::Decided(refuse(answer, head, record)),
+        };
+        record.found(&found.cell.name);
+        let live = self.cells.live(&found.cell.name);
+        let keys = snapshot.keys.get(&found.cell.name);
+        let facts = Facts {
+            replayed_by_us: replayed_by_us(head, facts, &found, keys),
+            ..facts.clone()
+        };
+        let decided = decision::decide(&facts, &found, live.state(), &self.config.place);
+        record.lane.set(decided.lane());
+        record.reason.set(decided.reason());
+        Step::Decided(match decided {
+            Decision::Hold => return Step::Held(Arc::clone(found.cell)),
+            Decision::Answer(answer) => refuse(answer, head, record),
+            Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
+            Decision::Stream(_) => {
+                let limits = &found.cell.limits;
+                // Another worker may have taken the last place since the state was read.
+                let Some(in_flight) = live.enter(limits.max_in_flight) else {
+                    record.lane.set("answer");
+                    return Step::Decided(refuse(Answer::Full(limits.retry_after), head, record));
+                };
+                let whole = target_of(head);
+                let prefix = found.stripped_prefix().map(str::to_owned);
+                let target = match &prefix {
+                    Some(prefix) => forward::without_prefix(&whole, prefix),
+                    None => whole,
+                };
+                let to = Destination {
+                    cell: Arc::clone(found.cell),
+                    live,
+                    in_flight,
+                };
+                Outcome::Stream(to, target, prefix, keys.cloned())
+            }
+        })
     }
 
     #[expect(
@@ -252,6 +263,11 @@ impl Service {
             )
             .await
     }
+}
+
+fn refuse(answer: Answer, head: &Parts, record: &Record) -> Outcome {
+    record.reason.set(answer.reason());
+    Outcome::Words(respond::answer(answer, &head.headers))
 }
 
 fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
@@ -391,14 +407,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 pub struct Ids {
     worker: u64,
-    count: Counter<u64>,
+    count: std::cell::Cell<u64>,
 }
 
 impl Default for Ids {
     fn default() -> Self {
         Self {
             worker: crate::config::seed(),
-            count: Counter::new(0),
+            count: std::cell::Cell::new(0),
         }
     }
 }
