@@ -38,9 +38,15 @@ impl Place {
     /// Reads the place from the environment, given as a function so that a map serves in tests. Without a
     /// `FLY_MACHINE_ID` the router is not on Fly.
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let Some(machine) = variable("FLY_MACHINE_ID").filter(|id| !id.is_empty()) else { return Self::Elsewhere };
+        let Some(machine) = variable("FLY_MACHINE_ID").filter(|id| !id.is_empty()) else {
+            return Self::Elsewhere;
+        };
         let text = |name| variable(name).unwrap_or_default();
-        Self::Fly(FlyPlace { app: text("FLY_APP_NAME"), machine, region: text("FLY_REGION") })
+        Self::Fly(FlyPlace {
+            app: text("FLY_APP_NAME"),
+            machine,
+            region: text("FLY_REGION"),
+        })
     }
 }
 
@@ -60,7 +66,12 @@ pub struct Settings {
     #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
     pub registry: PathBuf,
     /// Address to listen on; may be given more than once.
-    #[arg(long, env = "CELL_ROUTER_LISTEN", value_delimiter = ',', default_value = "[::]:8080")]
+    #[arg(
+        long,
+        env = "CELL_ROUTER_LISTEN",
+        value_delimiter = ',',
+        default_value = "[::]:8080"
+    )]
     pub listen: Vec<SocketAddr>,
     /// Networks of proxies in front whose word on clients counts (X-Forwarded-*, Fly-Client-IP). On Fly.io the
     /// edge's private IPv4 networks unless given.
@@ -162,7 +173,9 @@ pub struct MachinesApi {
 
 impl std::fmt::Debug for MachinesApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MachinesApi").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("MachinesApi")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,14 +190,33 @@ impl Settings {
     /// What follows from these settings at `place`, with logs to a terminal or not.
     pub fn into_config(self, place: Place, terminal: bool) -> Config {
         let on_fly = place != Place::Elsewhere;
-        let edge = || FLY_EDGE.iter().map(|net| net.parse().expect("the constants are networks")).collect();
-        let trusted = self.trusted_proxies.unwrap_or_else(|| if on_fly { edge() } else { Vec::new() });
-        let machines_api = self.fly_api_token.filter(|token| !token.trim().is_empty()).and_then(|token| {
-            let url = self.fly_api_url.or_else(|| on_fly.then(|| FLY_API_INTERNAL.to_owned()))?;
-            Some(MachinesApi { url: url.trim_end_matches('/').to_owned(), authorization: authorization(token.trim()) })
-        });
+        let edge = || {
+            FLY_EDGE
+                .iter()
+                .map(|net| net.parse().expect("the constants are networks"))
+                .collect()
+        };
+        let trusted = self
+            .trusted_proxies
+            .unwrap_or_else(|| if on_fly { edge() } else { Vec::new() });
+        let machines_api = self
+            .fly_api_token
+            .filter(|token| !token.trim().is_empty())
+            .and_then(|token| {
+                let url = self
+                    .fly_api_url
+                    .or_else(|| on_fly.then(|| FLY_API_INTERNAL.to_owned()))?;
+                Some(MachinesApi {
+                    url: url.trim_end_matches('/').to_owned(),
+                    authorization: authorization(token.trim()),
+                })
+            });
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let terminal_format = if terminal { LogFormat::Text } else { LogFormat::Json };
+        let terminal_format = if terminal {
+            LogFormat::Text
+        } else {
+            LogFormat::Json
+        };
         let pseudonym = match &place {
             Place::Fly(fly) => format!("cell-router-{}", fly.machine),
             Place::Elsewhere => format!("cell-router-{:08x}", seed() & 0xffff_ffff),
@@ -223,14 +255,26 @@ impl Config {
 /// A number that differs from process to process; no secret.
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
 }
 
 /// The scheme that the platform's own client uses for each kind of token: `FlyV1` for macaroons, `Bearer` for others.
 fn authorization(token: &str) -> String {
-    let schemed = ["FlyV1 ", "Bearer "].iter().any(|scheme| token.starts_with(scheme));
-    let scheme = if token.starts_with("fm1") || token.starts_with("fm2_") { "FlyV1 " } else { "Bearer " };
-    if schemed { token.to_owned() } else { format!("{scheme}{token}") }
+    let schemed = ["FlyV1 ", "Bearer "]
+        .iter()
+        .any(|scheme| token.starts_with(scheme));
+    let scheme = if token.starts_with("fm1") || token.starts_with("fm2_") {
+        "FlyV1 "
+    } else {
+        "Bearer "
+    };
+    if schemed {
+        token.to_owned()
+    } else {
+        format!("{scheme}{token}")
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +290,10 @@ mod tests {
 
     fn config(flags: &[&str], place: Place) -> Config {
         let flags = std::iter::once(&"router").chain(flags);
-        Cli::try_parse_from(flags).unwrap().settings.into_config(place, false)
+        Cli::try_parse_from(flags)
+            .unwrap()
+            .settings
+            .into_config(place, false)
     }
 
     fn fly() -> Place {
@@ -274,10 +321,33 @@ mod tests {
     #[test]
     fn waking_needs_a_token_and_a_url() {
         assert!(config(&[], fly()).machines_api.is_none());
-        assert!(config(&["--fly-api-token", "x"], Place::Elsewhere).machines_api.is_none());
-        assert_eq!(config(&["--fly-api-token", "x"], fly()).machines_api.unwrap().url, FLY_API_INTERNAL);
-        let api = config(&["--fly-api-token", "fm2_x", "--fly-api-url", "http://127.0.0.1:1/"], fly()).machines_api.unwrap();
-        assert_eq!((api.url.as_str(), api.authorization.as_str()), ("http://127.0.0.1:1", "FlyV1 fm2_x"));
+        assert!(
+            config(&["--fly-api-token", "x"], Place::Elsewhere)
+                .machines_api
+                .is_none()
+        );
+        assert_eq!(
+            config(&["--fly-api-token", "x"], fly())
+                .machines_api
+                .unwrap()
+                .url,
+            FLY_API_INTERNAL
+        );
+        let api = config(
+            &[
+                "--fly-api-token",
+                "fm2_x",
+                "--fly-api-url",
+                "http://127.0.0.1:1/",
+            ],
+            fly(),
+        )
+        .machines_api
+        .unwrap();
+        assert_eq!(
+            (api.url.as_str(), api.authorization.as_str()),
+            ("http://127.0.0.1:1", "FlyV1 fm2_x")
+        );
     }
 
     #[test]

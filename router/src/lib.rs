@@ -52,7 +52,10 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(file, error) => f.write_str(&error.lines(file).join("\n")),
-            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}; choose another with --listen"),
+            Self::Listen(address, error) => write!(
+                f,
+                "cannot listen on {address}: {error}; choose another with --listen"
+            ),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -68,14 +71,19 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let snapshot = reload::load(&config.registry, |name| std::env::var(name).ok())
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
     let cells = snapshot.registry.len();
-    let mut listeners: Vec<Vec<std::net::TcpListener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut listeners: Vec<Vec<std::net::TcpListener>> =
+        (0..config.workers).map(|_| Vec::new()).collect();
     for &address in &config.listen {
-        let bound = accept::listen(address, config.workers).map_err(|error| RunError::Listen(address, error))?;
+        let bound = accept::listen(address, config.workers)
+            .map_err(|error| RunError::Listen(address, error))?;
         for (worker, listener) in listeners.iter_mut().zip(bound) {
             worker.push(listener);
         }
     }
-    let addresses: Vec<SocketAddr> = listeners[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let addresses: Vec<SocketAddr> = listeners[0]
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,7 +93,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let drain = Drain::default();
     let (waker, orders) = wake::channel();
     let shared = Shared {
-        permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        permits: Arc::new(Semaphore::new(
+            config.max_connections.min(Semaphore::MAX_PERMITS),
+        )),
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
@@ -97,7 +107,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .enumerate()
         .map(|(number, listeners)| {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker::run(shared, listeners))
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker::run(shared, listeners))
         })
         .collect::<Result<_, _>>()
         .map_err(|error| RunError::System("cannot start a worker", error))?;

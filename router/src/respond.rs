@@ -23,19 +23,32 @@ pub type Words = Response<Bytes>;
 
 /// A replay instruction. `state` is the signature, for a strict one whose cell has a secret; `remember` says for which
 /// requests the edge may keep a cached one.
-pub fn replay(placement: &Placement, kind: ReplayKind, state: Option<&str>, remember: Option<HeaderValue>) -> Words {
+pub fn replay(
+    placement: &Placement,
+    kind: ReplayKind,
+    state: Option<&str>,
+    remember: Option<HeaderValue>,
+) -> Words {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = REPLAY_STATUS;
-    let Placement::Machine { app, machine, .. } = placement else { return response };
+    let Placement::Machine { app, machine, .. } = placement else {
+        return response;
+    };
     let headers = response.headers_mut();
     let instruction = match kind {
-        ReplayKind::Strict { timeout } => {
-            fly::strict(app.as_str(), machine.as_str(), timeout.map(|timeout| timeout.as_millis()), state)
-        }
+        ReplayKind::Strict { timeout } => fly::strict(
+            app.as_str(),
+            machine.as_str(),
+            timeout.map(|timeout| timeout.as_millis()),
+            state,
+        ),
         ReplayKind::Cached { ttl } => {
             if let Some(pattern) = remember {
                 headers.insert(fly::FLY_REPLAY_CACHE, pattern);
-                headers.insert(fly::FLY_REPLAY_CACHE_TTL_SECS, HeaderValue::from(ttl.as_secs()));
+                headers.insert(
+                    fly::FLY_REPLAY_CACHE_TTL_SECS,
+                    HeaderValue::from(ttl.as_secs()),
+                );
             }
             fly::cached(app.as_str(), machine.as_str())
         }
@@ -47,18 +60,58 @@ pub fn replay(placement: &Placement, kind: ReplayKind, state: Option<&str>, reme
 /// What was decided without the cell.
 pub fn answer(answer: Answer, request: &HeaderMap) -> Words {
     let (status, text, retry_after) = match answer {
-        Answer::Malformed(Malformed::Host) => (StatusCode::BAD_REQUEST, "The request names no valid host.", None),
-        Answer::Malformed(Malformed::AuthorityMismatch) => (StatusCode::BAD_REQUEST, "The request names two hosts.", None),
-        Answer::Malformed(Malformed::Target) => (StatusCode::BAD_REQUEST, "The request's target is neither a path nor a URL.", None),
-        Answer::Malformed(Malformed::Method) => (StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.", None),
-        Answer::AmbiguousPath => (StatusCode::BAD_REQUEST, "The path can be read in more than one way.", None),
-        Answer::NoSuchCell => (StatusCode::NOT_FOUND, "There is nothing at this address.", None),
+        Answer::Malformed(Malformed::Host) => (
+            StatusCode::BAD_REQUEST,
+            "The request names no valid host.",
+            None,
+        ),
+        Answer::Malformed(Malformed::AuthorityMismatch) => (
+            StatusCode::BAD_REQUEST,
+            "The request names two hosts.",
+            None,
+        ),
+        Answer::Malformed(Malformed::Target) => (
+            StatusCode::BAD_REQUEST,
+            "The request's target is neither a path nor a URL.",
+            None,
+        ),
+        Answer::Malformed(Malformed::Method) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This method is not served here.",
+            None,
+        ),
+        Answer::AmbiguousPath => (
+            StatusCode::BAD_REQUEST,
+            "The path can be read in more than one way.",
+            None,
+        ),
+        Answer::NoSuchCell => (
+            StatusCode::NOT_FOUND,
+            "There is nothing at this address.",
+            None,
+        ),
         Answer::Up => (StatusCode::OK, "ok", None),
-        Answer::Reserved => (StatusCode::NOT_FOUND, "There is nothing at this address.", None),
-        Answer::Loop => (StatusCode::LOOP_DETECTED, "The request came back to where it had been.", None),
+        Answer::Reserved => (
+            StatusCode::NOT_FOUND,
+            "There is nothing at this address.",
+            None,
+        ),
+        Answer::Loop => (
+            StatusCode::LOOP_DETECTED,
+            "The request came back to where it had been.",
+            None,
+        ),
         Answer::Disabled => (StatusCode::FORBIDDEN, "This address is switched off.", None),
-        Answer::Maintenance(after) => (StatusCode::SERVICE_UNAVAILABLE, "Under maintenance. Please try again later.", Some(after)),
-        Answer::Full(after) => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once. Please try again soon.", Some(after)),
+        Answer::Maintenance(after) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Under maintenance. Please try again later.",
+            Some(after),
+        ),
+        Answer::Full(after) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many requests at once. Please try again soon.",
+            Some(after),
+        ),
     };
     page(status, answer.reason(), text, retry_after, request)
 }
@@ -79,23 +132,83 @@ pub fn failure(error: &StreamError, retry_after: Duration, request: &HeaderMap) 
     const UNREACHABLE: &str = "This address cannot be reached right now. Please try again later.";
     const SLOW: &str = "This address did not answer in time. Please try again later.";
     let (status, reason, text, blame) = match error {
-        StreamError::Dial(_) => (StatusCode::BAD_GATEWAY, "unreachable", UNREACHABLE, Blame::Cell),
-        StreamError::Wake(_) => (StatusCode::SERVICE_UNAVAILABLE, "wake_failed", UNREACHABLE, Blame::Cell),
-        StreamError::WakeTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "wake_timeout", SLOW, Blame::Cell),
-        StreamError::TooManyHeld => (StatusCode::SERVICE_UNAVAILABLE, "too_many_held", UNREACHABLE, Blame::Router),
-        StreamError::HoldTimeout(_) => (StatusCode::SERVICE_UNAVAILABLE, "hold_timeout", UNREACHABLE, Blame::Router),
-        StreamError::Broken(_) => (StatusCode::BAD_GATEWAY, "cell_broke_off", UNREACHABLE, Blame::Cell),
-        StreamError::UnaskedUpgrade => (StatusCode::BAD_GATEWAY, "unasked_upgrade", UNREACHABLE, Blame::Cell),
-        StreamError::Silent(_) => (StatusCode::GATEWAY_TIMEOUT, "cell_silent", SLOW, Blame::Cell),
-        StreamError::ClientCut(_) => (StatusCode::BAD_REQUEST, "client_cut", "The request broke off.", Blame::Client),
-        StreamError::ClientStalled(_) => (StatusCode::REQUEST_TIMEOUT, "client_stalled", "The request made no progress.", Blame::Client),
+        StreamError::Dial(_) => (
+            StatusCode::BAD_GATEWAY,
+            "unreachable",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::Wake(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "wake_failed",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::WakeTimeout(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "wake_timeout",
+            SLOW,
+            Blame::Cell,
+        ),
+        StreamError::TooManyHeld => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_held",
+            UNREACHABLE,
+            Blame::Router,
+        ),
+        StreamError::HoldTimeout(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "hold_timeout",
+            UNREACHABLE,
+            Blame::Router,
+        ),
+        StreamError::Broken(_) => (
+            StatusCode::BAD_GATEWAY,
+            "cell_broke_off",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::UnaskedUpgrade => (
+            StatusCode::BAD_GATEWAY,
+            "unasked_upgrade",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::Silent(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "cell_silent",
+            SLOW,
+            Blame::Cell,
+        ),
+        StreamError::ClientCut(_) => (
+            StatusCode::BAD_REQUEST,
+            "client_cut",
+            "The request broke off.",
+            Blame::Client,
+        ),
+        StreamError::ClientStalled(_) => (
+            StatusCode::REQUEST_TIMEOUT,
+            "client_stalled",
+            "The request made no progress.",
+            Blame::Client,
+        ),
     };
     let retry_after = status.is_server_error().then_some(retry_after);
-    Failure { words: page(status, reason, text, retry_after, request), reason, blame }
+    Failure {
+        words: page(status, reason, text, retry_after, request),
+        reason,
+        blame,
+    }
 }
 
 /// One text as HTML for browsers, JSON for programs that ask for it, plain for the rest; never stored by a cache.
-fn page(status: StatusCode, reason: &str, text: &str, retry_after: Option<Duration>, request: &HeaderMap) -> Words {
+fn page(
+    status: StatusCode,
+    reason: &str,
+    text: &str,
+    retry_after: Option<Duration>,
+    request: &HeaderMap,
+) -> Words {
     let wanted = Wanted::of(request);
     let body = match wanted {
         Wanted::Html => format!(
@@ -107,19 +220,31 @@ fn page(status: StatusCode, reason: &str, text: &str, retry_after: Option<Durati
             title = status.canonical_reason().unwrap_or("Error"),
             code = status.as_u16(),
         ),
-        Wanted::Json => format!("{{\"status\":{},\"reason\":\"{reason}\",\"message\":\"{text}\"}}\n", status.as_u16()),
+        Wanted::Json => format!(
+            "{{\"status\":{},\"reason\":\"{reason}\",\"message\":\"{text}\"}}\n",
+            status.as_u16()
+        ),
         Wanted::Text => format!("{text}\n"),
     };
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(wanted.content_type()));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(wanted.content_type()),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(after) = retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(after.as_secs().max(1)),
+        );
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
     }
     response
 }

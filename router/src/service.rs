@@ -69,7 +69,19 @@ impl Service {
             Ok(Outcome::Stream(to, target, prefix, keys)) => {
                 let accept = head.headers.get(http::header::ACCEPT).cloned();
                 let retry_after = to.cell.limits.retry_after;
-                match self.stream(head, body, peer, to, target, prefix.as_deref(), keys, &record).await {
+                match self
+                    .stream(
+                        head,
+                        body,
+                        peer,
+                        to,
+                        target,
+                        prefix.as_deref(),
+                        keys,
+                        &record,
+                    )
+                    .await
+                {
                     Ok(response) => {
                         record.answered(response.status());
                         return response;
@@ -145,19 +157,31 @@ impl Service {
                     };
                     let target = target_of(head);
                     let prefix = found.stripped_prefix().map(str::to_owned);
-                    let target = prefix.as_deref().map_or_else(|| target.clone(), |prefix| forward::without_prefix(&target, prefix));
-                    let to = Destination { cell: Arc::clone(found.cell), live, in_flight };
+                    let target = prefix.as_deref().map_or_else(
+                        || target.clone(),
+                        |prefix| forward::without_prefix(&target, prefix),
+                    );
+                    let to = Destination {
+                        cell: Arc::clone(found.cell),
+                        live,
+                        in_flight,
+                    };
                     return Ok(Outcome::Stream(to, target, prefix, keys.cloned()));
                 }
                 Decision::Hold => {
                     let cell = Arc::clone(found.cell);
                     let fail = |error| (error, cell.limits.retry_after);
                     if held.is_none() {
-                        let place = self.cells.hold(self.config.max_held).ok_or_else(|| fail(StreamError::TooManyHeld))?;
+                        let place = self
+                            .cells
+                            .hold(self.config.max_held)
+                            .ok_or_else(|| fail(StreamError::TooManyHeld))?;
                         held = Some(place);
                     }
                     drop(snapshot);
-                    hold::until_changed(&cell, began, self.current.changes()).await.map_err(fail)?;
+                    hold::until_changed(&cell, began, self.current.changes())
+                        .await
+                        .map_err(fail)?;
                     // The worker's own view follows in a task of its own; let it see what we have seen.
                     self.current.refresh();
                     record.waited.set(Some(began.elapsed()));
@@ -166,7 +190,10 @@ impl Service {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a request's parts, each used once, on their way to the cell")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request's parts, each used once, on their way to the cell"
+    )]
     async fn stream(
         &self,
         mut head: Parts,
@@ -191,22 +218,53 @@ impl Service {
         };
         let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
         let pseudonym = &self.config.pseudonym;
-        forward::rewrite(&mut head, Rewrite { peer, introduction, target, upgrade: asked, pseudonym });
+        forward::rewrite(
+            &mut head,
+            Rewrite {
+                peer,
+                introduction,
+                target,
+                upgrade: asked,
+                pseudonym,
+            },
+        );
         let cell = Arc::clone(&to.cell);
         let seal = |head: &mut Parts| {
             let Some(keys) = &keys else { return };
             let host = authority.to_str().unwrap_or_default();
             let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             let token = sign(keys, cell.name.as_str(), head.method.as_str(), host, target);
-            head.headers.insert(CELL_SIGNATURE, HeaderValue::from_str(&token).expect("a token is visible ASCII"));
+            head.headers.insert(
+                CELL_SIGNATURE,
+                HeaderValue::from_str(&token).expect("a token is visible ASCII"),
+            );
         };
-        self.upstream.stream(Outgoing { head, body, upgrade }, to, record, seal).await
+        self.upstream
+            .stream(
+                Outgoing {
+                    head,
+                    body,
+                    upgrade,
+                },
+                to,
+                record,
+                seal,
+            )
+            .await
     }
 }
 
 fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
-    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-    let host = head.uri.authority().map(http::uri::Authority::as_str).or(host).unwrap_or_default();
+    let host = head
+        .headers
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = head
+        .uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or(host)
+        .unwrap_or_default();
     Opening {
         id,
         client: identity::client_ip(&head.headers, peer),
@@ -220,42 +278,81 @@ fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
 /// A head that remembers only how the client wants to be answered.
 fn bare_head(accept: Option<HeaderValue>) -> Parts {
     let (mut head, ()) = Request::new(()).into_parts();
-    head.headers.extend(accept.map(|accept| (http::header::ACCEPT, accept)));
+    head.headers
+        .extend(accept.map(|accept| (http::header::ACCEPT, accept)));
     head
 }
 
 fn target_of(head: &Parts) -> PathAndQuery {
-    head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+    head.uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// The authority as the client wrote it: HTTP/2's `:authority`, or `Host`.
 fn authority_of(head: &Parts) -> HeaderValue {
-    let line = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    line.or_else(|| head.headers.get(http::header::HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
+    let line = head
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    line.or_else(|| head.headers.get(http::header::HOST).cloned())
+        .unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// Whether the request carries our own proof that we replayed it to this cell before.
-fn replayed_by_us(head: &Parts, facts: &Facts<'_>, found: &Found<'_>, keys: Option<&Arc<Keys>>) -> bool {
-    let source = head.headers.get(fly::FLY_REPLAY_SRC).and_then(|value| value.to_str().ok());
-    let (Some(state), Some(keys)) = (source.and_then(fly::replay_src_state), keys) else { return false };
+fn replayed_by_us(
+    head: &Parts,
+    facts: &Facts<'_>,
+    found: &Found<'_>,
+    keys: Option<&Arc<Keys>>,
+) -> bool {
+    let source = head
+        .headers
+        .get(fly::FLY_REPLAY_SRC)
+        .and_then(|value| value.to_str().ok());
+    let (Some(state), Some(keys)) = (source.and_then(fly::replay_src_state), keys) else {
+        return false;
+    };
     let host = HostName::normalise(facts.authority).unwrap_or_default();
     let cell = found.cell.name.as_str();
-    keys.verify(state, Bound { cell, method: facts.method.as_str(), host: &host, target: facts.target }, now())
+    keys.verify(
+        state,
+        Bound {
+            cell,
+            method: facts.method.as_str(),
+            host: &host,
+            target: facts.target,
+        },
+        now(),
+    )
 }
 
-fn replay(facts: &Facts<'_>, found: &Found<'_>, kind: ReplayKind, keys: Option<&Arc<Keys>>) -> Words {
+fn replay(
+    facts: &Facts<'_>,
+    found: &Found<'_>,
+    kind: ReplayKind,
+    keys: Option<&Arc<Keys>>,
+) -> Words {
     let placement = &found.cell.placement;
     match kind {
         ReplayKind::Strict { .. } => {
             let state = keys.map(|keys| {
-                sign(keys, found.cell.name.as_str(), facts.method.as_str(), facts.authority, facts.target)
+                sign(
+                    keys,
+                    found.cell.name.as_str(),
+                    facts.method.as_str(),
+                    facts.authority,
+                    facts.target,
+                )
             });
             respond::replay(placement, kind, state.as_deref(), None)
         }
         ReplayKind::Cached { .. } => {
             let host = HostName::normalise(facts.authority).unwrap_or_default();
             let prefix = found.exclusive_prefix();
-            let remember = prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
+            let remember =
+                prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
             respond::replay(placement, kind, None, remember)
         }
     }
@@ -263,18 +360,31 @@ fn replay(facts: &Facts<'_>, found: &Found<'_>, kind: ReplayKind, keys: Option<&
 
 fn sign(keys: &Keys, cell: &str, method: &str, authority: &str, target: &str) -> String {
     let host = HostName::normalise(authority).unwrap_or_default();
-    keys.sign(Bound { cell, method, host: &host, target }, now())
+    keys.sign(
+        Bound {
+            cell,
+            method,
+            host: &host,
+            target,
+        },
+        now(),
+    )
 }
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// An error with all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Request ids: a part of the worker's own, and a count.
@@ -286,7 +396,10 @@ pub struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { worker: crate::config::seed(), count: Counter::new(0) }
+        Self {
+            worker: crate::config::seed(),
+            count: Counter::new(0),
+        }
     }
 }
 
@@ -295,6 +408,7 @@ impl Ids {
         let count = self.count.get();
         self.count.set(count + 1);
         let id = format!("{:016x}-{count:x}", self.worker);
-        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits are a header value")
+        HeaderValue::from_maybe_shared(Bytes::from(id))
+            .expect("hexadecimal digits are a header value")
     }
 }

@@ -41,7 +41,10 @@ pub(crate) struct Shared {
 
 /// Serves until the stop signal's end.
 pub(crate) fn run(shared: Shared, listeners: Vec<std::net::TcpListener>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "cannot start a worker"),
     };
@@ -56,8 +59,19 @@ pub(crate) fn run(shared: Shared, listeners: Vec<std::net::TcpListener>) {
     }
 }
 
-async fn serve(shared: Shared, listeners: Vec<std::net::TcpListener>, log: Rc<AccessLog>) -> Result<(), String> {
-    let Shared { config, publisher, cells, signal, waker, permits } = shared;
+async fn serve(
+    shared: Shared,
+    listeners: Vec<std::net::TcpListener>,
+    log: Rc<AccessLog>,
+) -> Result<(), String> {
+    let Shared {
+        config,
+        publisher,
+        cells,
+        signal,
+        waker,
+        permits,
+    } = shared;
     let pool = Pool::new(config.pool_size, config.pool_idle);
     let (leftovers, unread) = mpsc::unbounded_channel();
     let upstream = Upstream {
@@ -87,22 +101,32 @@ async fn serve(shared: Shared, listeners: Vec<std::net::TcpListener>, log: Rc<Ac
     });
     let mut accepting = Vec::new();
     for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
         let (service, config, signal) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
-        let accepts = accept::accept(listener, Arc::clone(&permits), move |socket, address, permit| {
-            let (service, config, signal) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
-            let ip = address.ip().to_canonical();
-            let peer = Peer { ip, trusted: config.trusts(ip), tls: false };
-            let running = signal.enter();
-            spawn_local(async move {
-                let handle = move |request| {
-                    let service = Rc::clone(&service);
-                    async move { service.handle(request, peer).await }
+        let accepts = accept::accept(
+            listener,
+            Arc::clone(&permits),
+            move |socket, address, permit| {
+                let (service, config, signal) =
+                    (Rc::clone(&service), Arc::clone(&config), signal.clone());
+                let ip = address.ip().to_canonical();
+                let peer = Peer {
+                    ip,
+                    trusted: config.trusts(ip),
+                    tls: false,
                 };
-                http::serve(socket, &config, &signal, handle).await;
-                drop((running, permit));
-            });
-        });
+                let running = signal.enter();
+                spawn_local(async move {
+                    let handle = move |request| {
+                        let service = Rc::clone(&service);
+                        async move { service.handle(request, peer).await }
+                    };
+                    http::serve(socket, &config, &signal, handle).await;
+                    drop((running, permit));
+                });
+            },
+        );
         accepting.push(spawn_local(accepts));
     }
     signal.reached(Stop::Draining).await;

@@ -46,15 +46,17 @@ fn requests_on_their_way_at_the_end_are_still_answered() {
     assert_eq!(used.answer().status, 200);
     // While the process stands still, the kernel takes the connection, the bytes and the signal.
     cell.signal("STOP");
-    let mut new = cell.connect();
-    for connection in [&mut new, &mut used] {
+    let mut connections: Vec<_> = (0..30).map(|_| cell.connect()).collect();
+    connections.push(used);
+    for connection in &mut connections {
         connection.head("GET /whoami HTTP/1.1");
     }
     cell.signal("TERM");
     cell.signal("CONT");
-    for connection in [&mut new, &mut used] {
+    for connection in &mut connections {
         assert_eq!(connection.answer().status, 200);
     }
+    drop(connections);
     assert!(cell.exit().success());
 }
 
@@ -111,6 +113,7 @@ fn a_running_upload_keeps_the_cell_awake() {
     // A cell without work, started later, measures the time.
     let other = tempfile::tempdir().unwrap();
     assert!(Cell::start(other.path(), &idle).exit().success());
+    assert_eq!(cell.get("/up").status, 200, "new work is still taken");
     upload.send(b"def");
     assert_eq!(upload.answer().status, 201);
     assert_eq!(cell.logged("stopped")["reason"], "idle");

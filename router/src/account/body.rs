@@ -78,8 +78,23 @@ pub struct Relayed<G = ()> {
 impl Relayed {
     /// The client's body, which may pause for `patience` at most. It is not read before `gate` opens; what nobody
     /// reads goes to `leftovers`.
-    pub fn request(body: Incoming, record: Rc<Record>, patience: Duration, gate: Option<Gate>, leftovers: Leftovers) -> Self {
-        Self::new(body, Side::Request, record, patience, gate, Some(leftovers), (), |()| ())
+    pub fn request(
+        body: Incoming,
+        record: Rc<Record>,
+        patience: Duration,
+        gate: Option<Gate>,
+        leftovers: Leftovers,
+    ) -> Self {
+        Self::new(
+            body,
+            Side::Request,
+            record,
+            patience,
+            gate,
+            Some(leftovers),
+            (),
+            |()| (),
+        )
     }
 }
 
@@ -104,11 +119,29 @@ impl Relayed {
 impl<G> Relayed<G> {
     /// The cell's body, which may pause for `patience` at most. `at_end` gets the guard when the body ended whole; in
     /// any other case the guard is dropped.
-    pub fn response(body: Incoming, record: Rc<Record>, patience: Duration, guard: G, at_end: fn(G)) -> Self {
-        Self::new(body, Side::Response, record, patience, None, None, guard, at_end)
+    pub fn response(
+        body: Incoming,
+        record: Rc<Record>,
+        patience: Duration,
+        guard: G,
+        at_end: fn(G),
+    ) -> Self {
+        Self::new(
+            body,
+            Side::Response,
+            record,
+            patience,
+            None,
+            None,
+            guard,
+            at_end,
+        )
     }
 
-    #[expect(clippy::too_many_arguments, reason = "private, and called by the two constructors above")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "private, and called by the two constructors above"
+    )]
     fn new(
         body: Incoming,
         side: Side,
@@ -122,7 +155,18 @@ impl<G> Relayed<G> {
         let empty = body.is_end_stream();
         let body = Some(body);
         let guard = Some(guard);
-        let mut relayed = Self { body, side, record, patience, gate, leftovers, waiting: None, deadline: None, guard, at_end };
+        let mut relayed = Self {
+            body,
+            side,
+            record,
+            patience,
+            gate,
+            leftovers,
+            waiting: None,
+            deadline: None,
+            guard,
+            at_end,
+        };
         if empty {
             relayed.complete();
             relayed.set_ending(Ending::None);
@@ -172,7 +216,9 @@ impl<G> Relayed<G> {
     /// reader is never mistaken for a slow sender; it costs nothing while bytes flow.
     fn stalled(&mut self, context: &mut Context<'_>) -> bool {
         let since = *self.waiting.get_or_insert_with(Instant::now);
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
         while deadline.as_mut().poll(context).is_ready() {
             let until = self.record.last_progress().max(since) + self.patience;
             if Instant::now() >= until {
@@ -184,7 +230,10 @@ impl<G> Relayed<G> {
     }
 
     fn opened(&mut self, context: &mut Context<'_>) -> bool {
-        let open = self.gate.as_mut().is_none_or(|gate| gate.as_mut().poll(context).is_ready());
+        let open = self
+            .gate
+            .as_mut()
+            .is_none_or(|gate| gate.as_mut().poll(context).is_ready());
         if open {
             self.gate = None;
         }
@@ -204,7 +253,9 @@ impl<G> Drop for Relayed<G> {
 
 impl<G> fmt::Debug for Relayed<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relayed").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("Relayed")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,15 +263,24 @@ impl<G: Unpin> Body for Relayed<G> {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         if !this.opened(context) {
             return Poll::Pending;
         }
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
             let stalled = this.stalled(context);
-            return if stalled { Poll::Ready(Some(Err(this.fail(Cut::Stalled(this.patience))))) } else { Poll::Pending };
+            return if stalled {
+                Poll::Ready(Some(Err(this.fail(Cut::Stalled(this.patience)))))
+            } else {
+                Poll::Pending
+            };
         };
         this.waiting = None;
         Poll::Ready(match frame {
@@ -245,7 +305,9 @@ impl<G: Unpin> Body for Relayed<G> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+        self.body
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
@@ -269,12 +331,18 @@ impl<G: Unpin> Body for Answer<G> {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Own(body, record) => {
-                let frame = ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.unwrap_or_else(|never| match never {}));
+                let frame = ready!(Pin::new(body).poll_frame(context))
+                    .map(|frame| frame.unwrap_or_else(|never| match never {}));
                 if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
-                    record.bytes_out.set(record.bytes_out.get() + data.len() as u64);
+                    record
+                        .bytes_out
+                        .set(record.bytes_out.get() + data.len() as u64);
                 }
                 Poll::Ready(frame.map(Ok))
             }

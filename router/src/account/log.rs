@@ -25,7 +25,12 @@ pub struct AccessLog {
 impl AccessLog {
     /// An empty one.
     pub fn new(format: LogFormat) -> Self {
-        Self { format, waiting: RefCell::default(), scheduled: Cell::new(false), some: Notify::new() }
+        Self {
+            format,
+            waiting: RefCell::default(),
+            scheduled: Cell::new(false),
+            some: Notify::new(),
+        }
     }
 
     /// How lines are written.

@@ -160,7 +160,11 @@ impl Record {
     }
 
     fn reason(&self) -> &'static str {
-        if self.status.get().is_none() { "client_gone" } else { self.reason.get() }
+        if self.status.get().is_none() {
+            "client_gone"
+        } else {
+            self.reason.get()
+        }
     }
 
     fn blame(&self) -> Option<Blame> {
@@ -170,7 +174,8 @@ impl Record {
             Ending::None | Ending::Running | Ending::Complete | Ending::NotWanted => None,
         };
         let left = || self.status.get().is_none().then_some(Blame::Client);
-        let bodies = || of_body(self.request_ended.get()).or_else(|| of_body(self.response_ended.get()));
+        let bodies =
+            || of_body(self.request_ended.get()).or_else(|| of_body(self.response_ended.get()));
         self.blame.get().or_else(left).or_else(bodies)
     }
 
@@ -204,7 +209,10 @@ impl Record {
         }
         line.display_bare("bytes_in", self.bytes_in.get());
         line.display_bare("bytes_out", self.bytes_out.get());
-        for (name, ending) in [("request_body", self.request_ended.get()), ("response_body", self.response_ended.get())] {
+        for (name, ending) in [
+            ("request_body", self.request_ended.get()),
+            ("response_body", self.response_ended.get()),
+        ] {
             if let Some(text) = ending_name(ending) {
                 line.text(name, text);
             }
@@ -294,11 +302,17 @@ fn version_name(version: Version) -> &'static str {
 
 /// Now, as RFC 3339 with milliseconds.
 fn timestamp() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z", second % 60, now.subsec_millis())
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z",
+        second % 60,
+        now.subsec_millis()
+    )
 }
 
 /// Year, month and day of a day counted from 1970-01-01, by the proleptic Gregorian calendar.
@@ -309,8 +323,16 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (
+        era * 400 + year + u64::from(month <= 2),
+        month,
+        of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 /// A duration as milliseconds with one decimal.
@@ -329,7 +351,11 @@ struct Visible<'a>(&'a str);
 impl std::fmt::Display for Visible<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().try_for_each(|char| {
-            if char.is_control() || char == ' ' { write!(f, "{}", char.escape_unicode()) } else { f.write_char(char) }
+            if char.is_control() || char == ' ' {
+                write!(f, "{}", char.escape_unicode())
+            } else {
+                f.write_char(char)
+            }
         })
     }
 }
@@ -355,7 +381,9 @@ impl JsonLine {
 
     fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
-        let quoted = value.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f);
+        let quoted = value
+            .bytes()
+            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f);
         if quoted {
             self.0.push('"');
             self.0.push_str(value);
@@ -389,7 +417,13 @@ mod tests {
 
     #[test]
     fn days_become_dates() {
-        for (day, date) in [(0, (1970, 1, 1)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29)), (19_783, (2024, 3, 1)), (20_818, (2026, 12, 31))] {
+        for (day, date) in [
+            (0, (1970, 1, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (19_783, (2024, 3, 1)),
+            (20_818, (2026, 12, 31)),
+        ] {
             assert_eq!(civil(day), date, "{day}");
         }
     }

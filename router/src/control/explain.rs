@@ -7,7 +7,9 @@ use http::{Method, Request, Uri};
 use serde::Serialize;
 
 use crate::config::Place;
-use crate::decision::{self, Answer, BodyLength, CellState, Decision, Facts, ReplayKind, Surroundings};
+use crate::decision::{
+    self, Answer, BodyLength, CellState, Decision, Facts, ReplayKind, Surroundings,
+};
 use crate::registry::{HostName, Placement, Registry, Route};
 use crate::wire::{fly, forward};
 
@@ -44,7 +46,9 @@ pub enum BadQuestion {
 impl fmt::Display for BadQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHost => f.write_str("the URL names no host; write it whole, as in http://alice.example.com/path"),
+            Self::NoHost => f.write_str(
+                "the URL names no host; write it whole, as in http://alice.example.com/path",
+            ),
             Self::Header(line) => write!(f, "{line:?} is no header line; write NAME: VALUE"),
         }
     }
@@ -82,7 +86,10 @@ pub struct Explanation {
 pub fn header_line(line: &str) -> Result<(HeaderName, HeaderValue), BadQuestion> {
     let bad = || BadQuestion::Header(line.to_owned());
     let (name, value) = line.split_once(':').ok_or_else(bad)?;
-    Ok((name.trim().parse().map_err(|_| bad())?, value.trim().parse().map_err(|_| bad())?))
+    Ok((
+        name.trim().parse().map_err(|_| bad())?,
+        value.trim().parse().map_err(|_| bad())?,
+    ))
 }
 
 /// Explains a question by a registry.
@@ -96,11 +103,18 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     *request.headers_mut() = question.headers.clone();
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BadQuestion::NoHost)?;
     request.headers_mut().entry(header::HOST).or_insert(host);
-    let target = question.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let target = question
+        .url
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     *request.uri_mut() = target.parse().map_err(|_| BadQuestion::NoHost)?;
     let (head, ()) = request.into_parts();
     let on_fly = question.place != Place::Elsewhere;
-    let surroundings = Surroundings { through_edge: on_fly, replay_max_bytes: question.replay_max_bytes, pseudonym: "" };
+    let surroundings = Surroundings {
+        through_edge: on_fly,
+        replay_max_bytes: question.replay_max_bytes,
+        pseudonym: "",
+    };
     let facts = match Facts::read(&head, question.body, &surroundings) {
         Ok(facts) => facts,
         Err(fault) => return Ok(refused(Answer::Malformed(fault))),
@@ -151,8 +165,14 @@ fn matched(route: &Route<'_>, facts: &Facts<'_>) -> String {
         Route::Host => format!("host {host}"),
         Route::Wildcard => format!("wildcard host above {host}"),
         Route::Subdomain => format!("subdomain {host}"),
-        Route::Path { prefix, strip: false } => format!("path {prefix}, kept"),
-        Route::Path { prefix, strip: true } => format!("path {prefix}, taken off"),
+        Route::Path {
+            prefix,
+            strip: false,
+        } => format!("path {prefix}, kept"),
+        Route::Path {
+            prefix,
+            strip: true,
+        } => format!("path {prefix}, taken off"),
         Route::MachinePath => "the machine id in the path".to_owned(),
         Route::Default => "nothing; it is the default cell".to_owned(),
     }
@@ -161,7 +181,11 @@ fn matched(route: &Route<'_>, facts: &Facts<'_>) -> String {
 fn destination(placement: &Placement, decided: &Decision) -> String {
     match (placement, decided) {
         (Placement::Machine { app, machine, .. }, Decision::Replay(_)) => {
-            format!("machine {} of app {}, by the edge", machine.as_str(), app.as_str())
+            format!(
+                "machine {} of app {}, by the edge",
+                machine.as_str(),
+                app.as_str()
+            )
         }
         (Placement::Machine { app, machine, port }, _) => {
             format!("{}.vm.{}.internal:{port}", machine.as_str(), app.as_str())
@@ -171,23 +195,38 @@ fn destination(placement: &Placement, decided: &Decision) -> String {
 }
 
 fn instruction(decided: &Decision, placement: &Placement) -> Option<String> {
-    let (Decision::Replay(kind), Placement::Machine { app, machine, .. }) = (decided, placement) else { return None };
+    let (Decision::Replay(kind), Placement::Machine { app, machine, .. }) = (decided, placement)
+    else {
+        return None;
+    };
     let (app, machine) = (app.as_str(), machine.as_str());
     let value = match kind {
-        ReplayKind::Strict { timeout } => fly::strict(app, machine, timeout.map(|timeout| timeout.as_millis()), None),
+        ReplayKind::Strict { timeout } => fly::strict(
+            app,
+            machine,
+            timeout.map(|timeout| timeout.as_millis()),
+            None,
+        ),
         ReplayKind::Cached { .. } => fly::cached(app, machine),
     };
-    value.to_str().ok().map(|value| format!("fly-replay: {value}"))
+    value
+        .to_str()
+        .ok()
+        .map(|value| format!("fly-replay: {value}"))
 }
 
 fn wakes(decided: &Decision, placement: &Placement, asleep: bool) -> Option<&'static str> {
     match (decided, placement) {
         (Decision::Replay(_), _) if asleep => Some("the edge starts the machine"),
-        (Decision::Stream(_), Placement::Machine { .. }) if asleep => {
-            Some("the router starts the machine through the Machines API and waits until the cell answers")
+        (Decision::Stream(_), Placement::Machine { .. }) if asleep => Some(
+            "the router starts the machine through the Machines API and waits until the cell answers",
+        ),
+        (Decision::Stream(_), Placement::Address { .. }) if asleep => {
+            Some("nothing can: the cell lives at an address")
         }
-        (Decision::Stream(_), Placement::Address { .. }) if asleep => Some("nothing can: the cell lives at an address"),
-        (Decision::Answer(_) | Decision::Hold | Decision::Stream(_) | Decision::Replay(_), _) => None,
+        (Decision::Answer(_) | Decision::Hold | Decision::Stream(_) | Decision::Replay(_), _) => {
+            None
+        }
     }
 }
 
@@ -195,25 +234,37 @@ fn because(decided: &Decision) -> &'static str {
     use crate::decision::{Malformed, StreamReason};
     match decided {
         Decision::Hold => "the cell is paused: the request waits until its entry changes",
-        Decision::Replay(ReplayKind::Strict { .. }) => "no body or a small one: the edge delivers it, and brings it back if it cannot",
-        Decision::Replay(ReplayKind::Cached { .. }) => "no body or a small one: the edge delivers it, and the next ones without asking",
+        Decision::Replay(ReplayKind::Strict { .. }) => {
+            "no body or a small one: the edge delivers it, and brings it back if it cannot"
+        }
+        Decision::Replay(ReplayKind::Cached { .. }) => {
+            "no body or a small one: the edge delivers it, and the next ones without asking"
+        }
         Decision::Stream(reason) => match reason {
             StreamReason::NotOnFly => "the router does not run on Fly.io",
             StreamReason::NotThroughEdge => "the request did not come through Fly's edge",
             StreamReason::ReplayNever => "the cell's entry says so",
-            StreamReason::AddressCell => "the cell lives at an address, where the edge cannot deliver",
+            StreamReason::AddressCell => {
+                "the cell lives at an address, where the edge cannot deliver"
+            }
             StreamReason::ReplayFailed => "the edge hands back a replay that failed",
             StreamReason::AlreadyReplayed => "the router replayed this request before",
-            StreamReason::StripsPrefix => "the path prefix is taken off, which a replay would not do",
+            StreamReason::StripsPrefix => {
+                "the path prefix is taken off, which a replay would not do"
+            }
             StreamReason::LargeBody => "the body is longer than the edge re-sends",
             StreamReason::UnknownLength => "nobody knows yet how long the body is",
         },
         Decision::Answer(answer) => match answer {
             Answer::Malformed(Malformed::Host) => "it names no valid host, or several",
-            Answer::Malformed(Malformed::AuthorityMismatch) => "its request line and its Host name different hosts",
+            Answer::Malformed(Malformed::AuthorityMismatch) => {
+                "its request line and its Host name different hosts"
+            }
             Answer::Malformed(Malformed::Target) => "its target is neither a path nor a URL",
             Answer::Malformed(Malformed::Method) => "no cell is asked for this method",
-            Answer::AmbiguousPath => "the path chooses the cell here, and it can be read in two ways",
+            Answer::AmbiguousPath => {
+                "the path chooses the cell here, and it can be read in two ways"
+            }
             Answer::NoSuchCell => "no cell has this host or path",
             Answer::Up => "it is the router's own health check",
             Answer::Reserved => "the path is kept for the router",

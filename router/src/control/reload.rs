@@ -37,9 +37,17 @@ impl LoadError {
     pub fn lines(&self, file: &Path) -> Vec<String> {
         let file = file.display().to_string();
         match self {
-            Self::Unreadable(error) => vec![format!("{file}: {error}; check the path and the permissions")],
-            Self::Invalid(problems) => problems.iter().map(|problem| problem.in_file(&file).to_string()).collect(),
-            Self::Secrets(missing) => missing.iter().map(|missing| format!("{file}: {missing}")).collect(),
+            Self::Unreadable(error) => vec![format!(
+                "{file}: {error}; check the path and the permissions"
+            )],
+            Self::Invalid(problems) => problems
+                .iter()
+                .map(|problem| problem.in_file(&file).to_string())
+                .collect(),
+            Self::Secrets(missing) => missing
+                .iter()
+                .map(|missing| format!("{file}: {missing}"))
+                .collect(),
         }
     }
 }
@@ -65,7 +73,9 @@ pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Sn
     for cell in registry.cells() {
         let Some(source) = &cell.secret else { continue };
         // Cells that share a source share its keys.
-        let found = read.entry(source.clone()).or_insert_with(|| secret(source, &variable));
+        let found = read
+            .entry(source.clone())
+            .or_insert_with(|| secret(source, &variable));
         match found {
             Ok(found) => {
                 keys.insert(cell.name.clone(), Arc::clone(found));
@@ -73,14 +83,22 @@ pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Sn
             Err(why) => missing.push(format!("$.cells.{}.secret: {why}", cell.name.as_str())),
         }
     }
-    if missing.is_empty() { Ok(Snapshot { registry, keys }) } else { Err(LoadError::Secrets(missing)) }
+    if missing.is_empty() {
+        Ok(Snapshot { registry, keys })
+    } else {
+        Err(LoadError::Secrets(missing))
+    }
 }
 
-fn secret(source: &SecretSource, variable: &impl Fn(&str) -> Option<String>) -> Result<Arc<Keys>, String> {
+fn secret(
+    source: &SecretSource,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<Arc<Keys>, String> {
     let (named, text) = match source {
         SecretSource::Env(name) => {
             let named = format!("the environment variable {name}");
-            let text = variable(name).ok_or_else(|| format!("{named} is not set; set it and start the router anew"))?;
+            let text = variable(name)
+                .ok_or_else(|| format!("{named} is not set; set it and start the router anew"))?;
             (named, text)
         }
         SecretSource::File(path) => {
@@ -89,7 +107,9 @@ fn secret(source: &SecretSource, variable: &impl Fn(&str) -> Option<String>) -> 
             (named, text)
         }
     };
-    Keys::parse(&text).map(Arc::new).map_err(|none| format!("{named}: {none}"))
+    Keys::parse(&text)
+        .map(Arc::new)
+        .map_err(|none| format!("{named}: {none}"))
 }
 
 /// What tells one state of the file from another.
@@ -151,7 +171,8 @@ async fn reload(file: &Path, publisher: &Publisher, cells: &Cells) {
     let began = Instant::now();
     let owned = file.to_owned();
     // Parsing a large file takes a while; nothing else of this thread has to wait for it.
-    let loading = tokio::task::spawn_blocking(move || load(&owned, |name| std::env::var(name).ok()));
+    let loading =
+        tokio::task::spawn_blocking(move || load(&owned, |name| std::env::var(name).ok()));
     match loading.await {
         Ok(Ok(snapshot)) => {
             let count = snapshot.registry.len();
@@ -168,6 +189,8 @@ async fn reload(file: &Path, publisher: &Publisher, cells: &Cells) {
                 tracing::error!("{problem}");
             }
         }
-        Err(panicked) => tracing::error!(%panicked, "registry refused: the last good one serves on"),
+        Err(panicked) => {
+            tracing::error!(%panicked, "registry refused: the last good one serves on")
+        }
     }
 }

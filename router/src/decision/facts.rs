@@ -93,7 +93,11 @@ impl<'a> Facts<'a> {
     ///
     /// # Errors
     /// `Malformed` where the head could be read in two ways or asks for what no cell serves.
-    pub fn read(parts: &'a Parts, body: BodyLength, surroundings: &Surroundings<'_>) -> Result<Self, Malformed> {
+    pub fn read(
+        parts: &'a Parts,
+        body: BodyLength,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Self, Malformed> {
         if parts.method == Method::CONNECT || parts.method == Method::TRACE {
             return Err(Malformed::Method);
         }
@@ -118,19 +122,29 @@ impl<'a> Facts<'a> {
 
     /// The path, without the query.
     pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+        self.target
+            .split_once('?')
+            .map_or(self.target, |(path, _)| path)
     }
 }
 
 /// The one authority of a request (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 fn authority(parts: &Parts) -> Result<&str, Malformed> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|value| value.to_str().map_err(|_| Malformed::Host)).transpose()?;
+    let host = hosts
+        .next()
+        .map(|value| value.to_str().map_err(|_| Malformed::Host))
+        .transpose()?;
     if hosts.next().is_some() {
         return Err(Malformed::Host);
     }
-    match (parts.uri.authority().map(http::uri::Authority::as_str), host) {
-        (Some(line), Some(host)) if !line.eq_ignore_ascii_case(host) => Err(Malformed::AuthorityMismatch),
+    match (
+        parts.uri.authority().map(http::uri::Authority::as_str),
+        host,
+    ) {
+        (Some(line), Some(host)) if !line.eq_ignore_ascii_case(host) => {
+            Err(Malformed::AuthorityMismatch)
+        }
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
         (None, None) if parts.version < Version::HTTP_11 => Ok(""),
         (None, None) => Err(Malformed::Host),

@@ -109,8 +109,16 @@ impl Found<'_> {
     /// The prefix that the cell does not see, if the entry takes one off.
     pub fn stripped_prefix(&self) -> Option<&str> {
         match self.route {
-            Route::Path { prefix, strip: true } => Some(prefix),
-            Route::Path { .. } | Route::Host | Route::Wildcard | Route::Subdomain | Route::MachinePath | Route::Default => None,
+            Route::Path {
+                prefix,
+                strip: true,
+            } => Some(prefix),
+            Route::Path { .. }
+            | Route::Host
+            | Route::Wildcard
+            | Route::Subdomain
+            | Route::MachinePath
+            | Route::Default => None,
         }
     }
 }
@@ -122,7 +130,9 @@ impl Found<'_> {
         match (&self.route, &self.cell.placement) {
             (Route::Host | Route::Wildcard | Route::Subdomain, _) => Some(String::new()),
             (Route::Path { prefix, .. }, _) => Some((*prefix).to_owned()),
-            (Route::MachinePath, Placement::Machine { machine, .. }) => Some(format!("/{}", machine.as_str())),
+            (Route::MachinePath, Placement::Machine { machine, .. }) => {
+                Some(format!("/{}", machine.as_str()))
+            }
             (Route::MachinePath, Placement::Address { .. }) | (Route::Default, _) => None,
         }
     }
@@ -151,7 +161,9 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
     let cell = found.cell;
     match cell.state {
         Admission::Disabled => return Decision::Answer(Answer::Disabled),
-        Admission::Maintenance => return Decision::Answer(Answer::Maintenance(cell.limits.retry_after)),
+        Admission::Maintenance => {
+            return Decision::Answer(Answer::Maintenance(cell.limits.retry_after));
+        }
         Admission::Paused => return Decision::Hold,
         Admission::Active => {}
     }
@@ -164,7 +176,9 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
 }
 
 fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
-    let Place::Fly(_) = place else { return Decision::Stream(StreamReason::NotOnFly) };
+    let Place::Fly(_) = place else {
+        return Decision::Stream(StreamReason::NotOnFly);
+    };
     if !facts.through_edge {
         return Decision::Stream(StreamReason::NotThroughEdge);
     }
@@ -187,7 +201,9 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
     }
     match facts.body {
         BodyLength::Unknown => Decision::Stream(StreamReason::UnknownLength),
-        BodyLength::Known(bytes) if bytes > facts.replay_max_bytes => Decision::Stream(StreamReason::LargeBody),
+        BodyLength::Known(bytes) if bytes > facts.replay_max_bytes => {
+            Decision::Stream(StreamReason::LargeBody)
+        }
         BodyLength::None | BodyLength::Known(_) => Decision::Replay(kind),
     }
 }

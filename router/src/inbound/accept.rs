@@ -21,7 +21,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     // Sockets that share a port also share it with strangers of the same user; one that does not share tells.
     let sole = bind(address, false)?;
-    let address = sole.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
+    let address = sole
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an IP socket"))?;
     drop(sole);
     (0..workers)
         .map(|_| {
@@ -33,7 +36,11 @@ pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::T
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         // Fly's edge connects over IPv4, neighbours over IPv6: one socket serves both.
         socket.set_only_v6(false)?;
@@ -47,14 +54,24 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// Accepts connections for ever, each with a permit that is taken first: what exceeds the limit waits in the kernel.
 /// No error ends the loop. Cancel safe, but for a connection that was accepted and not handed over.
-pub async fn accept(listener: TcpListener, permits: Arc<Semaphore>, mut serve: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit)) {
+pub async fn accept(
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    mut serve: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
     loop {
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((socket, peer)) => serve(socket, peer, permit),
             // The connection was gone before it was accepted.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
             Err(error) => {
                 tracing::warn!(%error, "accept");
                 tokio::time::sleep(PAUSE).await;

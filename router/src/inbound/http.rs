@@ -80,7 +80,12 @@ where
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         let connection = builder.serve_connection(io, service);
-        until_stopped(connection, |connection| connection.graceful_shutdown(), signal).await;
+        until_stopped(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            signal,
+        )
+        .await;
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -89,12 +94,21 @@ where
             .max_buf_size(config.max_head_bytes)
             .max_headers(config.max_headers);
         let connection = builder.serve_connection(io, service).with_upgrades();
-        until_stopped(connection, |connection| connection.graceful_shutdown(), signal).await;
+        until_stopped(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            signal,
+        )
+        .await;
     }
 }
 
 /// Drives a connection to its end; after a stop signal, to the end of what is under way, for as long as that may go on.
-async fn until_stopped<C: Future>(connection: C, finish: impl FnOnce(Pin<&mut C>), signal: &Signal) {
+async fn until_stopped<C: Future>(
+    connection: C,
+    finish: impl FnOnce(Pin<&mut C>),
+    signal: &Signal,
+) {
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,

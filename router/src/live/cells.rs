@@ -58,12 +58,17 @@ impl Cells {
 
     /// Forgets cells that are not in use and that `keep` does not name.
     pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
-        self.cells.retain(|name, live| keep(name) || Arc::strong_count(live) > 1);
+        self.cells
+            .retain(|name, live| keep(name) || Arc::strong_count(live) > 1);
     }
 
     /// A place among the requests that wait, of which there are at most `most`; given back on drop.
     pub fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
-        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < most).then_some(held + 1));
+        let taken = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                (held < most).then_some(held + 1)
+            });
         taken.ok().map(|_| Held(Arc::clone(self)))
     }
 }
@@ -91,12 +96,18 @@ impl Drop for InFlight {
 impl Live {
     /// What a decision needs to know.
     pub fn state(&self) -> CellState {
-        CellState { in_flight: self.in_flight.load(Ordering::Relaxed) }
+        CellState {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts a request in, unless the cell has `most` already; it is counted out on drop.
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<InFlight> {
-        let entered = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        let entered = self
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < most).then_some(n + 1)
+            });
         entered.ok().map(|_| InFlight(Arc::clone(self)))
     }
 
@@ -104,9 +115,15 @@ impl Live {
     ///
     /// Whoever runs the wake sees by `Sender::closed` that nobody waits any more, and then says `GivenUp`, so that one
     /// who joins at that very moment begins anew.
-    pub fn join_wake(&self, begin: impl FnOnce(watch::Sender<WakeProgress>)) -> watch::Receiver<WakeProgress> {
+    pub fn join_wake(
+        &self,
+        begin: impl FnOnce(watch::Sender<WakeProgress>),
+    ) -> watch::Receiver<WakeProgress> {
         let mut wake = lock(&self.wake);
-        if let Some(running) = wake.as_ref().filter(|running| *running.borrow() == WakeProgress::Waking) {
+        if let Some(running) = wake
+            .as_ref()
+            .filter(|running| *running.borrow() == WakeProgress::Waking)
+        {
             return running.subscribe();
         }
         let (sender, receiver) = watch::channel(WakeProgress::Waking);
@@ -123,7 +140,8 @@ impl Live {
     /// Where the platform said the cell is, if it did so just now.
     pub fn told_address(&self) -> Option<SocketAddr> {
         let told = lock(&self.told);
-        told.filter(|(_, at)| at.elapsed() < TOLD_ADDRESS_LASTS).map(|(address, _)| address)
+        told.filter(|(_, at)| at.elapsed() < TOLD_ADDRESS_LASTS)
+            .map(|(address, _)| address)
     }
 
     /// Forgets where the platform said the cell is: it is not there.

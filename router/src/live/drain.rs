@@ -50,14 +50,20 @@ impl Drop for Guard {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { stop: watch::Sender::new(Stop::Running), running: Arc::default() }
+        Self {
+            stop: watch::Sender::new(Stop::Running),
+            running: Arc::default(),
+        }
     }
 }
 
 impl Drain {
     /// For one worker.
     pub fn signal(&self) -> Signal {
-        Signal { stop: self.stop.subscribe(), running: Arc::clone(&self.running) }
+        Signal {
+            stop: self.stop.subscribe(),
+            running: Arc::clone(&self.running),
+        }
     }
 
     /// Goes on to a later step of stopping; never back.

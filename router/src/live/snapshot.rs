@@ -51,7 +51,10 @@ impl Current {
     /// Begins with what is in force now.
     pub fn new(mut source: watch::Receiver<Arc<Snapshot>>) -> Self {
         let first = Rc::new(source.borrow_and_update().clone());
-        Self { here: RefCell::new(first), source }
+        Self {
+            here: RefCell::new(first),
+            source,
+        }
     }
 
     /// The version in force. Keep it for one decision and no longer than the request.

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
+};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -38,7 +40,9 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(name) => write!(f, "{name} has no address"),
-            Self::TimedOut(address, after) => write!(f, "{address} did not accept in {} ms", after.as_millis()),
+            Self::TimedOut(address, after) => {
+                write!(f, "{address} did not accept in {} ms", after.as_millis())
+            }
             Self::Refused(address, error) => write!(f, "{address}: {error}"),
         }
     }
@@ -72,14 +76,17 @@ impl Dialer {
             None => system_servers(),
         };
         let config = ResolverConfig::from_name_servers(servers);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv6Only;
         options.timeout = Duration::from_secs(2);
         options.attempts = 2;
         options.positive_max_ttl = Some(REMEMBER);
         options.negative_max_ttl = Some(REMEMBER_NONE);
-        let private = builder.build().map_err(|error| format!("name resolution: {error}"))?;
+        let private = builder
+            .build()
+            .map_err(|error| format!("name resolution: {error}"))?;
         Ok(Self { private })
     }
 
@@ -87,7 +94,11 @@ impl Dialer {
     ///
     /// # Errors
     /// `DialError`; whichever it is, not a byte has been sent.
-    pub async fn dial(&self, cell: &Cell, live: &Live) -> Result<(TcpStream, SocketAddr), DialError> {
+    pub async fn dial(
+        &self,
+        cell: &Cell,
+        live: &Live,
+    ) -> Result<(TcpStream, SocketAddr), DialError> {
         let addresses = match live.told_address() {
             Some(told) => vec![told],
             None => self.addresses(cell).await?,
@@ -125,13 +136,19 @@ impl Dialer {
         if found.is_empty() {
             return Err(DialError::Unresolved(name));
         }
-        Ok(found.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), port)).collect())
+        Ok(found
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip.to_canonical(), port))
+            .collect())
     }
 
     /// Drops what is remembered of a cell's private name: a connection to it just failed.
     fn forget(&self, cell: &Cell) {
         if let Placement::Machine { .. } = cell.placement {
-            self.private.clear_lookup_cache(private_name(cell).as_str(), hickory_resolver::proto::rr::RecordType::AAAA);
+            self.private.clear_lookup_cache(
+                private_name(cell).as_str(),
+                hickory_resolver::proto::rr::RecordType::AAAA,
+            );
         }
     }
 }
@@ -144,7 +161,10 @@ fn private_name(cell: &Cell) -> String {
     }
 }
 
-async fn connect(addresses: &[SocketAddr], patience: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
+async fn connect(
+    addresses: &[SocketAddr],
+    patience: Duration,
+) -> Result<(TcpStream, SocketAddr), DialError> {
     let mut last = DialError::Unresolved(String::new());
     for &address in addresses {
         match timeout(patience, TcpStream::connect(address)).await {
@@ -162,6 +182,12 @@ async fn connect(addresses: &[SocketAddr], patience: Duration) -> Result<(TcpStr
 
 fn system_servers() -> Vec<NameServerConfig> {
     let read = hickory_resolver::system_conf::read_system_conf();
-    let named: Vec<NameServerConfig> = read.map(|(config, _)| config.name_servers().to_vec()).unwrap_or_default();
-    if named.is_empty() { vec![NameServerConfig::udp(FLY_DNS)] } else { named }
+    let named: Vec<NameServerConfig> = read
+        .map(|(config, _)| config.name_servers().to_vec())
+        .unwrap_or_default();
+    if named.is_empty() {
+        vec![NameServerConfig::udp(FLY_DNS)]
+    } else {
+        named
+    }
 }

@@ -20,7 +20,12 @@ pub async fn until_changed(
     mut changes: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), StreamError> {
     let patience = cell.limits.hold_timeout;
-    let changed = changes.wait_for(|snapshot| snapshot.registry.cell(cell.name.as_str()).is_none_or(|now| **now != *cell));
+    let changed = changes.wait_for(|snapshot| {
+        snapshot
+            .registry
+            .cell(cell.name.as_str())
+            .is_none_or(|now| **now != *cell)
+    });
     match timeout_at(began + patience, changed).await {
         Ok(Ok(_)) => Ok(()),
         // The publisher is gone only with the process.

@@ -40,7 +40,9 @@ impl fmt::Display for ApiError {
         match self {
             Self::RateLimited => f.write_str("the Machines API says 429: too many calls"),
             Self::Unavailable(why) => write!(f, "the Machines API is not available: {why}"),
-            Self::Refused(status, why) => write!(f, "the Machines API says {}: {why}", status.as_u16()),
+            Self::Refused(status, why) => {
+                write!(f, "the Machines API says {}: {why}", status.as_u16())
+            }
         }
     }
 }
@@ -72,7 +74,9 @@ pub struct Machines {
 
 impl fmt::Debug for Machines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machines").field("api", &self.api).finish_non_exhaustive()
+        f.debug_struct("Machines")
+            .field("api", &self.api)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +88,11 @@ impl Machines {
         let client = builder.build_http();
         // A probe's connection must not be what keeps a cell from stopping.
         let probes = builder.pool_max_idle_per_host(0).build_http();
-        Self { client, probes, api }
+        Self {
+            client,
+            probes,
+            api,
+        }
     }
 
     /// Asks for a machine to be started.
@@ -92,16 +100,30 @@ impl Machines {
     /// # Errors
     /// `Refused` also where the machine is started already.
     pub async fn start(&self, app: &str, machine: &str) -> Result<(), ApiError> {
-        self.call(Method::POST, &format!("/v1/apps/{app}/machines/{machine}/start"), CALL_TIMEOUT).await.map(|_| ())
+        self.call(
+            Method::POST,
+            &format!("/v1/apps/{app}/machines/{machine}/start"),
+            CALL_TIMEOUT,
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Waits until a machine is started, for `patience` at most; whether it is.
     ///
     /// # Errors
     /// As any call; a wait that ran out is none.
-    pub async fn wait_started(&self, app: &str, machine: &str, patience: Duration) -> Result<bool, ApiError> {
+    pub async fn wait_started(
+        &self,
+        app: &str,
+        machine: &str,
+        patience: Duration,
+    ) -> Result<bool, ApiError> {
         let wait = patience.clamp(Duration::from_secs(1), LONGEST_WAIT);
-        let path = format!("/v1/apps/{app}/machines/{machine}/wait?state=started&timeout={}", wait.as_secs());
+        let path = format!(
+            "/v1/apps/{app}/machines/{machine}/wait?state=started&timeout={}",
+            wait.as_secs()
+        );
         match self.send(Method::GET, &path, wait + CALL_TIMEOUT).await? {
             (StatusCode::REQUEST_TIMEOUT, _) => Ok(false),
             (status, body) => outcome(status, body).map(|_| true),
@@ -113,22 +135,41 @@ impl Machines {
     /// # Errors
     /// As any call; an answer that cannot be read is `Unavailable`.
     pub async fn machine(&self, app: &str, machine: &str) -> Result<Machine, ApiError> {
-        let body = self.call(Method::GET, &format!("/v1/apps/{app}/machines/{machine}"), CALL_TIMEOUT).await?;
-        serde_json::from_slice(&body).map_err(|error| ApiError::Unavailable(format!("its answer cannot be read: {error}")))
+        let body = self
+            .call(
+                Method::GET,
+                &format!("/v1/apps/{app}/machines/{machine}"),
+                CALL_TIMEOUT,
+            )
+            .await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::Unavailable(format!("its answer cannot be read: {error}")))
     }
 
     /// Whether `GET url` is answered with a 2xx within `patience`.
     pub async fn answers(&self, url: &str, patience: Duration) -> bool {
-        let Ok(request) = Request::get(url).body(Full::default()) else { return false };
+        let Ok(request) = Request::get(url).body(Full::default()) else {
+            return false;
+        };
         matches!(timeout(patience, self.probes.request(request)).await, Ok(Ok(response)) if response.status().is_success())
     }
 
-    async fn call(&self, method: Method, path: &str, patience: Duration) -> Result<Bytes, ApiError> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Bytes, ApiError> {
         let (status, body) = self.send(method, path, patience).await?;
         outcome(status, body)
     }
 
-    async fn send(&self, method: Method, path: &str, patience: Duration) -> Result<(StatusCode, Bytes), ApiError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
         let unavailable = |error: &dyn fmt::Display| ApiError::Unavailable(error.to_string());
         let request = Request::builder()
             .method(method)
@@ -137,12 +178,21 @@ impl Machines {
             .body(Full::default())
             .map_err(|error| unavailable(&error))?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| unavailable(&chain(&error)))?;
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| unavailable(&chain(&error)))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| unavailable(&error))?;
+            let body = Limited::new(body, LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| unavailable(&error))?;
             Ok((head.status, body.to_bytes()))
         };
-        timeout(patience, exchange).await.map_err(|_| ApiError::Unavailable(format!("no answer in {} s", patience.as_secs())))?
+        timeout(patience, exchange)
+            .await
+            .map_err(|_| ApiError::Unavailable(format!("no answer in {} s", patience.as_secs())))?
     }
 }
 
@@ -150,12 +200,21 @@ fn outcome(status: StatusCode, body: Bytes) -> Result<Bytes, ApiError> {
     if status.is_success() {
         return Ok(body);
     }
-    let said = serde_json::from_slice::<ErrorBody>(&body).ok().and_then(|said| said.error.or(said.message));
-    let said = said.unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned());
+    let said = serde_json::from_slice::<ErrorBody>(&body)
+        .ok()
+        .and_then(|said| said.error.or(said.message));
+    let said = said.unwrap_or_else(|| {
+        status
+            .canonical_reason()
+            .unwrap_or("no reason given")
+            .to_owned()
+    });
     Err(match status {
         StatusCode::TOO_MANY_REQUESTS => ApiError::RateLimited,
         StatusCode::REQUEST_TIMEOUT => ApiError::Unavailable(said),
-        status if status.is_server_error() => ApiError::Unavailable(format!("{}: {said}", status.as_u16())),
+        status if status.is_server_error() => {
+            ApiError::Unavailable(format!("{}: {said}", status.as_u16()))
+        }
         status => ApiError::Refused(status, said),
     })
 }
@@ -163,5 +222,8 @@ fn outcome(status: StatusCode, body: Bytes) -> Result<Bytes, ApiError> {
 /// An error with all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

@@ -46,13 +46,23 @@ impl fmt::Display for StreamError {
         match self {
             Self::Dial(_) => f.write_str("no connection to the cell"),
             Self::Wake(why) => write!(f, "the cell could not be woken: {why}"),
-            Self::WakeTimeout(after) => write!(f, "the cell was not ready after {} ms", after.as_millis()),
+            Self::WakeTimeout(after) => {
+                write!(f, "the cell was not ready after {} ms", after.as_millis())
+            }
             Self::TooManyHeld => f.write_str("too many requests wait for cells"),
-            Self::HoldTimeout(after) => write!(f, "the cell was still paused after {} ms", after.as_millis()),
+            Self::HoldTimeout(after) => write!(
+                f,
+                "the cell was still paused after {} ms",
+                after.as_millis()
+            ),
             Self::Broken(_) => f.write_str("the connection to the cell broke before it answered"),
             Self::ClientCut(_) => f.write_str("the client's body broke off"),
             Self::ClientStalled(_) => f.write_str("the client's body made no progress"),
-            Self::Silent(after) => write!(f, "the cell neither read nor answered for {} ms", after.as_millis()),
+            Self::Silent(after) => write!(
+                f,
+                "the cell neither read nor answered for {} ms",
+                after.as_millis()
+            ),
             Self::UnaskedUpgrade => f.write_str("the cell switched protocols unasked"),
         }
     }
@@ -62,8 +72,15 @@ impl std::error::Error for StreamError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Dial(error) => Some(error),
-            Self::Broken(error) | Self::ClientCut(error) | Self::ClientStalled(error) => Some(error),
-            Self::Wake(_) | Self::WakeTimeout(_) | Self::TooManyHeld | Self::HoldTimeout(_) | Self::Silent(_) | Self::UnaskedUpgrade => None,
+            Self::Broken(error) | Self::ClientCut(error) | Self::ClientStalled(error) => {
+                Some(error)
+            }
+            Self::Wake(_)
+            | Self::WakeTimeout(_)
+            | Self::TooManyHeld
+            | Self::HoldTimeout(_)
+            | Self::Silent(_)
+            | Self::UnaskedUpgrade => None,
         }
     }
 }

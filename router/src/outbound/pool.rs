@@ -33,7 +33,10 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("cell", &self.cell).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("cell", &self.cell)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,8 +45,16 @@ impl Connection {
     ///
     /// # Errors
     /// As hyper's handshake, which sends nothing.
-    pub async fn open(home: Rc<Pool>, socket: TcpStream, address: SocketAddr, cell: &Cell) -> hyper::Result<Self> {
-        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(socket)).await?;
+    pub async fn open(
+        home: Rc<Pool>,
+        socket: TcpStream,
+        address: SocketAddr,
+        cell: &Cell,
+    ) -> hyper::Result<Self> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER_BYTES)
+            .handshake(TokioIo::new(socket))
+            .await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         Ok(Self {
             sender,
@@ -105,14 +116,20 @@ pub struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("most", &self.most)
+            .finish_non_exhaustive()
     }
 }
 
 impl Pool {
     /// Keeps up to `most` idle connections for each cell, each for `lasts`.
     pub fn new(most: usize, lasts: Duration) -> Rc<Self> {
-        Rc::new(Self { idle: RefCell::default(), most, lasts })
+        Rc::new(Self {
+            idle: RefCell::default(),
+            most,
+            lasts,
+        })
     }
 
     /// The connection that was used last, if one is fit for use: open, not idle for too long, and leading to where the
@@ -120,7 +137,8 @@ impl Pool {
     pub async fn take(&self, cell: &Cell) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
-            let fresh = connection.idle_since.elapsed() < self.lasts && connection.placement == cell.placement;
+            let fresh = connection.idle_since.elapsed() < self.lasts
+                && connection.placement == cell.placement;
             if fresh && connection.sender.ready().await.is_ok() {
                 return Some(connection);
             }
@@ -143,7 +161,9 @@ impl Pool {
     pub fn sweep(&self) {
         let mut idle = self.idle.borrow_mut();
         for kept in idle.values_mut() {
-            kept.retain(|connection| !connection.sender.is_closed() && connection.idle_since.elapsed() < self.lasts);
+            kept.retain(|connection| {
+                !connection.sender.is_closed() && connection.idle_since.elapsed() < self.lasts
+            });
         }
         idle.retain(|_, kept| !kept.is_empty());
     }

@@ -117,14 +117,26 @@ impl Upstream {
         record: &Rc<Record>,
         seal: impl Fn(&mut Parts),
     ) -> Result<Response<Answer<Lease>>, StreamError> {
-        let Outgoing { mut head, body, upgrade } = outgoing;
+        let Outgoing {
+            mut head,
+            body,
+            upgrade,
+        } = outgoing;
         let limits = Arc::clone(&to.cell.limits);
         let gate = expects_continue(&head.headers).then(|| gate(&mut head));
-        let body = Relayed::request(body, Rc::clone(record), limits.idle_timeout, gate, self.leftovers.clone());
+        let body = Relayed::request(
+            body,
+            Rc::clone(record),
+            limits.idle_timeout,
+            gate,
+            self.leftovers.clone(),
+        );
 
         let mut connection = self.connection(&to, record).await?;
         seal(&mut head);
-        let mut spare = (connection.used() && connection.idle() > WARM && repeatable(&head, record)).then(|| head.clone());
+        let mut spare =
+            (connection.used() && connection.idle() > WARM && repeatable(&head, record))
+                .then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         let response = loop {
             record.upstream.set(Some(connection.address));
@@ -155,30 +167,54 @@ impl Upstream {
         record: &Rc<Record>,
     ) -> Result<Response<Answer<Lease>>, StreamError> {
         let switched = response.headers().get(header::UPGRADE).cloned();
-        let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
+        let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+            .then(|| hyper::upgrade::on(&mut response));
         let headers = response.headers_mut();
         hop_by_hop::strip(headers);
         if !to.cell.may_replay {
             forward::unsteer(headers);
         }
         let Some(upstream) = upstream else {
-            let lease = Lease { connection, record: Rc::clone(record), _in_flight: to.in_flight };
+            let lease = Lease {
+                connection,
+                record: Rc::clone(record),
+                _in_flight: to.in_flight,
+            };
             let silence = to.cell.limits.tunnel_idle_timeout;
             return Ok(response.map(|body| {
-                Answer::Relayed(Relayed::response(body, Rc::clone(record), silence, lease, Lease::end))
+                Answer::Relayed(Relayed::response(
+                    body,
+                    Rc::clone(record),
+                    silence,
+                    lease,
+                    Lease::end,
+                ))
             }));
         };
-        let Some((asked, downstream)) = upgrade else { return Err(StreamError::UnaskedUpgrade) };
+        let Some((asked, downstream)) = upgrade else {
+            return Err(StreamError::UnaskedUpgrade);
+        };
         connection.detach();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, switched.unwrap_or(asked));
         let idle = to.cell.limits.tunnel_idle_timeout;
-        let relay = tunnel::run(downstream, upstream, Rc::clone(record), idle, self.signal.clone(), to.in_flight);
+        let relay = tunnel::run(
+            downstream,
+            upstream,
+            Rc::clone(record),
+            idle,
+            self.signal.clone(),
+            to.in_flight,
+        );
         tokio::task::spawn_local(relay);
         Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
     }
 
-    async fn connection(&self, to: &Destination, record: &Record) -> Result<Connection, StreamError> {
+    async fn connection(
+        &self,
+        to: &Destination,
+        record: &Record,
+    ) -> Result<Connection, StreamError> {
         match self.pool.take(&to.cell).await {
             Some(connection) => Ok(connection),
             None => self.fresh_connection(to, record).await,
@@ -186,28 +222,48 @@ impl Upstream {
     }
 
     /// Connects, waking the cell if that is what it takes. Nothing of the request is sent or read meanwhile.
-    async fn fresh_connection(&self, to: &Destination, record: &Record) -> Result<Connection, StreamError> {
+    async fn fresh_connection(
+        &self,
+        to: &Destination,
+        record: &Record,
+    ) -> Result<Connection, StreamError> {
         let (socket, address) = match self.dialer.dial(&to.cell, &to.live).await {
             Ok(connected) => connected,
             Err(error) => {
-                let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
+                let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement)
+                else {
                     return Err(StreamError::Dial(error));
                 };
-                let _held = self.cells.hold(self.max_held).ok_or(StreamError::TooManyHeld)?;
+                let _held = self
+                    .cells
+                    .hold(self.max_held)
+                    .ok_or(StreamError::TooManyHeld)?;
                 let began = Instant::now();
                 let woken = waker.wake(&to.cell, &to.live).await;
-                record.waited.set(Some(record.waited.get().unwrap_or_default() + began.elapsed()));
+                record.waited.set(Some(
+                    record.waited.get().unwrap_or_default() + began.elapsed(),
+                ));
                 to.live.tell_address(woken?);
-                self.dialer.dial(&to.cell, &to.live).await.map_err(StreamError::Dial)?
+                self.dialer
+                    .dial(&to.cell, &to.live)
+                    .await
+                    .map_err(StreamError::Dial)?
             }
         };
         record.progress();
-        Connection::open(Rc::clone(&self.pool), socket, address, &to.cell).await.map_err(StreamError::Broken)
+        Connection::open(Rc::clone(&self.pool), socket, address, &to.cell)
+            .await
+            .map_err(StreamError::Broken)
     }
 }
 
 /// Sends a request and waits for the head of its answer, for as long as either makes progress.
-async fn attempt(connection: &mut Connection, request: Request<Relayed>, record: &Record, patience: Duration) -> Attempt {
+async fn attempt(
+    connection: &mut Connection,
+    request: Request<Relayed>,
+    record: &Record,
+    patience: Duration,
+) -> Attempt {
     let exchange = connection.sender().try_send_request(request);
     tokio::pin!(exchange);
     let outcome = loop {
@@ -228,9 +284,12 @@ async fn attempt(connection: &mut Connection, request: Request<Relayed>, record:
             None => Attempt::Failed(match record.request_ended.get() {
                 Ending::ClientGone => StreamError::ClientCut(error.into_error()),
                 Ending::ClientStalled => StreamError::ClientStalled(error.into_error()),
-                Ending::None | Ending::Running | Ending::Complete | Ending::CellCut | Ending::CellStalled | Ending::NotWanted => {
-                    StreamError::Broken(error.into_error())
-                }
+                Ending::None
+                | Ending::Running
+                | Ending::Complete
+                | Ending::CellCut
+                | Ending::CellStalled
+                | Ending::NotWanted => StreamError::Broken(error.into_error()),
             }),
         },
     }
@@ -238,12 +297,23 @@ async fn attempt(connection: &mut Connection, request: Request<Relayed>, record:
 
 /// Whether a request may be sent a second time though something of it may have arrived (RFC 9110 section 9.2.2).
 fn repeatable(head: &Parts, record: &Record) -> bool {
-    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(&head.method);
-    idempotent && record.request_ended.get() == Ending::None && !head.headers.contains_key(header::UPGRADE)
+    let idempotent = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PUT,
+        Method::DELETE,
+    ]
+    .contains(&head.method);
+    idempotent
+        && record.request_ended.get() == Ending::None
+        && !head.headers.contains_key(header::UPGRADE)
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Keeps the client's body unread, and thereby the client unasked for it, until the cell says `100 Continue`.
@@ -256,7 +326,8 @@ fn gate(head: &mut Parts) -> Gate {
             heard.notify_one();
         }
     });
-    head.extensions.extend(std::mem::take(carrier.extensions_mut()));
+    head.extensions
+        .extend(std::mem::take(carrier.extensions_mut()));
     Box::pin(async move {
         tokio::select! {
             () = said.notified() => {}

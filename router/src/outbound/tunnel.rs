@@ -19,7 +19,14 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Joins the two sides of an upgrade and relays until it is over. Runs as a task of its own; the record and the
 /// count of requests in flight are let go with it.
-pub async fn run(downstream: OnUpgrade, upstream: OnUpgrade, record: Rc<Record>, idle: Duration, signal: Signal, in_flight: InFlight) {
+pub async fn run(
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
+    record: Rc<Record>,
+    idle: Duration,
+    signal: Signal,
+    in_flight: InFlight,
+) {
     let _running = signal.enter();
     let _in_flight = in_flight;
     record.request_ended.set(Ending::Running);
@@ -31,9 +38,22 @@ pub async fn run(downstream: OnUpgrade, upstream: OnUpgrade, record: Rc<Record>,
             return;
         }
     };
-    let mut client = Counted { io: TokioIo::new(downstream), record: &record, from_client: true };
-    let mut cell = Counted { io: TokioIo::new(upstream), record: &record, from_client: false };
-    let relay = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut cell, BUFFER_BYTES, BUFFER_BYTES);
+    let mut client = Counted {
+        io: TokioIo::new(downstream),
+        record: &record,
+        from_client: true,
+    };
+    let mut cell = Counted {
+        io: TokioIo::new(upstream),
+        record: &record,
+        from_client: false,
+    };
+    let relay = tokio::io::copy_bidirectional_with_sizes(
+        &mut client,
+        &mut cell,
+        BUFFER_BYTES,
+        BUFFER_BYTES,
+    );
     tokio::select! {
         ended = relay => {
             let ending = if ended.is_ok() { Ending::Complete } else { Ending::ClientGone };
@@ -71,11 +91,19 @@ struct Counted<'a> {
 }
 
 impl AsyncRead for Counted<'_> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        let counter = if this.from_client { &this.record.bytes_in } else { &this.record.bytes_out };
+        let counter = if this.from_client {
+            &this.record.bytes_in
+        } else {
+            &this.record.bytes_out
+        };
         counter.set(counter.get() + (buffer.filled().len() - before) as u64);
         this.record.progress();
         Poll::Ready(Ok(()))
@@ -83,7 +111,11 @@ impl AsyncRead for Counted<'_> {
 }
 
 impl AsyncWrite for Counted<'_> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
     }
 

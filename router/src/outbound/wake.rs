@@ -49,16 +49,24 @@ impl Waker {
         loop {
             let mut progress = live.join_wake(|progress| {
                 // The receiver is gone only with the process.
-                let _ = self.0.send(Order { cell: Arc::clone(cell), progress });
+                let _ = self.0.send(Order {
+                    cell: Arc::clone(cell),
+                    progress,
+                });
             });
-            let outcome = match progress.wait_for(|progress| *progress != WakeProgress::Waking).await {
+            let outcome = match progress
+                .wait_for(|progress| *progress != WakeProgress::Waking)
+                .await
+            {
                 Ok(outcome) => outcome.clone(),
                 Err(_) => WakeProgress::Failed("the router stops".into()),
             };
             match outcome {
                 WakeProgress::Ready(address) => return Ok(address),
                 WakeProgress::Failed(why) => return Err(StreamError::Wake(why)),
-                WakeProgress::TimedOut => return Err(StreamError::WakeTimeout(cell.limits.wake_timeout)),
+                WakeProgress::TimedOut => {
+                    return Err(StreamError::WakeTimeout(cell.limits.wake_timeout));
+                }
                 WakeProgress::GivenUp | WakeProgress::Waking => {}
             }
         }
@@ -98,7 +106,11 @@ async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<Soc
         let patience = deadline.saturating_duration_since(Instant::now());
         match machines.wait_started(app, machine, patience).await {
             Ok(true) => match machines.machine(app, machine).await {
-                Ok(found) => break found.private_ip.ok_or("the Machines API names no private address for it")?,
+                Ok(found) => {
+                    break found
+                        .private_ip
+                        .ok_or("the Machines API names no private address for it")?;
+                }
                 Err(error) => retryable(error)?,
             },
             Ok(false) => {}
@@ -125,8 +137,15 @@ async fn start(machines: &Machines, app: &str, machine: &str) -> Result<(), Stri
             // A machine that is started, or on its way down, is refused too: its state tells which.
             Err(ApiError::Refused(status, said)) if status != http::StatusCode::UNAUTHORIZED => {
                 match machines.machine(app, machine).await {
-                    Ok(found) if matches!(found.state.as_str(), "started" | "starting") => return Ok(()),
-                    Ok(found) if matches!(found.state.as_str(), "destroyed" | "destroying" | "failed" | "replaced" | "migrated") => {
+                    Ok(found) if matches!(found.state.as_str(), "started" | "starting") => {
+                        return Ok(());
+                    }
+                    Ok(found)
+                        if matches!(
+                            found.state.as_str(),
+                            "destroyed" | "destroying" | "failed" | "replaced" | "migrated"
+                        ) =>
+                    {
                         return Err(format!("its machine is {}: {said}", found.state));
                     }
                     Ok(_) => {}

@@ -9,9 +9,11 @@ pub const FLY_REPLAY: HeaderName = HeaderName::from_static("fly-replay");
 /// Response header: which requests the edge may answer from this instruction.
 pub const FLY_REPLAY_CACHE: HeaderName = HeaderName::from_static("fly-replay-cache");
 /// Response header: for how long, in seconds (at least 10).
-pub const FLY_REPLAY_CACHE_TTL_SECS: HeaderName = HeaderName::from_static("fly-replay-cache-ttl-secs");
+pub const FLY_REPLAY_CACHE_TTL_SECS: HeaderName =
+    HeaderName::from_static("fly-replay-cache-ttl-secs");
 /// Response header: whether a client may skip the edge's cache.
-pub const FLY_REPLAY_CACHE_ALLOW_BYPASS: HeaderName = HeaderName::from_static("fly-replay-cache-allow-bypass");
+pub const FLY_REPLAY_CACHE_ALLOW_BYPASS: HeaderName =
+    HeaderName::from_static("fly-replay-cache-allow-bypass");
 /// Request header on a replayed request: who replayed it, and the `state` that was sent along.
 pub const FLY_REPLAY_SRC: HeaderName = HeaderName::from_static("fly-replay-src");
 /// Request header on a request whose replay failed and fell back to the router.
@@ -30,20 +32,35 @@ pub const FLY_REQUEST_ID: HeaderName = HeaderName::from_static("fly-request-id")
 pub const REPLAY_CONTENT_TYPE: &str = "application/vnd.fly.replay+json";
 
 /// Headers with which the edge tells the router about the client; nobody else may.
-pub const EDGE_ONLY: [HeaderName; 5] = [FLY_CLIENT_IP, FLY_REGION, FLY_FORWARDED_PORT, FLY_REQUEST_ID, FLY_REPLAY_CACHE_STATUS];
+pub const EDGE_ONLY: [HeaderName; 5] = [
+    FLY_CLIENT_IP,
+    FLY_REGION,
+    FLY_FORWARDED_PORT,
+    FLY_REQUEST_ID,
+    FLY_REPLAY_CACHE_STATUS,
+];
 
 /// Headers that speak of replays: they end at the router and never reach a cell on the stream lane.
 pub const REPLAY_TALK: [HeaderName; 2] = [FLY_REPLAY_SRC, FLY_REPLAY_FAILED];
 
 /// Headers with which an answer steers the edge. A cell's answer may carry them only if the registry lets it.
-pub const STEERING: [HeaderName; 4] =
-    [FLY_REPLAY, FLY_REPLAY_CACHE, FLY_REPLAY_CACHE_TTL_SECS, FLY_REPLAY_CACHE_ALLOW_BYPASS];
+pub const STEERING: [HeaderName; 4] = [
+    FLY_REPLAY,
+    FLY_REPLAY_CACHE,
+    FLY_REPLAY_CACHE_TTL_SECS,
+    FLY_REPLAY_CACHE_ALLOW_BYPASS,
+];
 
 /// The instruction of a strict replay: exactly this machine, back to us if it cannot be reached.
 ///
 /// `timeout` is how long the edge tries to reach the machine, in milliseconds; without one it tries as long as it does
 /// for any request. `state` comes back to the cell inside `fly-replay-src`.
-pub fn strict(app: &str, machine: &str, timeout_ms: Option<u128>, state: Option<&str>) -> HeaderValue {
+pub fn strict(
+    app: &str,
+    machine: &str,
+    timeout_ms: Option<u128>,
+    state: Option<&str>,
+) -> HeaderValue {
     let mut value = format!("app={app};instance={machine}");
     if let Some(timeout) = timeout_ms {
         value.push_str(&format!(";timeout={timeout}ms"));
@@ -65,7 +82,9 @@ pub fn cached(app: &str, machine: &str) -> HeaderValue {
 /// for all). `None` where the request at `path` would not match the pattern itself, as the platform demands.
 pub fn cache_pattern(host: &str, prefix: &str, path: &str) -> Option<HeaderValue> {
     let below = path.strip_prefix(prefix)?.starts_with('/');
-    below.then(|| HeaderValue::from_str(&format!("{host}{prefix}/*")).ok()).flatten()
+    below
+        .then(|| HeaderValue::from_str(&format!("{host}{prefix}/*")).ok())
+        .flatten()
 }
 
 fn header(value: String) -> HeaderValue {
@@ -91,12 +110,18 @@ mod tests {
     #[test]
     fn strict_with_everything() {
         let value = strict("cell-acme", "7811ab2c9d04e5", Some(8000), Some("v1.1.ab"));
-        assert_eq!(value, "app=cell-acme;instance=7811ab2c9d04e5;timeout=8000ms;fallback=prefer_self;state=v1.1.ab");
+        assert_eq!(
+            value,
+            "app=cell-acme;instance=7811ab2c9d04e5;timeout=8000ms;fallback=prefer_self;state=v1.1.ab"
+        );
     }
 
     #[test]
     fn strict_with_as_little_as_possible() {
-        assert_eq!(strict("a", "7811ab", None, None), "app=a;instance=7811ab;fallback=prefer_self");
+        assert_eq!(
+            strict("a", "7811ab", None, None),
+            "app=a;instance=7811ab;fallback=prefer_self"
+        );
     }
 
     #[test]
@@ -108,7 +133,10 @@ mod tests {
     fn cache_pattern_covers_the_request_or_is_none() {
         let pattern = |prefix, path| cache_pattern("a.example.com", prefix, path);
         assert_eq!(pattern("", "/x").unwrap(), "a.example.com/*");
-        assert_eq!(pattern("/alice", "/alice/x").unwrap(), "a.example.com/alice/*");
+        assert_eq!(
+            pattern("/alice", "/alice/x").unwrap(),
+            "a.example.com/alice/*"
+        );
         assert_eq!(pattern("/alice", "/alice"), None);
         assert_eq!(pattern("/alice", "/alicia/x"), None);
     }

@@ -28,13 +28,15 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
     let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
     hop_by_hop::strip(&mut head.headers);
     identity::introduce(&mut head.headers, with.peer, &with.introduction);
-    head.headers.insert(header::HOST, with.introduction.authority.clone());
+    head.headers
+        .insert(header::HOST, with.introduction.authority.clone());
     enter_via(&mut head.headers, came_as, with.pseudonym);
     if came_as == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
     if let Some(protocol) = with.upgrade {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
     head.uri = Uri::from(with.target);
@@ -45,7 +47,11 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
 /// `prefix` must be one that the path begins with, on a segment boundary.
 pub fn without_prefix(target: &PathAndQuery, prefix: &str) -> PathAndQuery {
     let rest = target.as_str().get(prefix.len()..).unwrap_or_default();
-    let text = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    let text = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
     PathAndQuery::try_from(text).unwrap_or_else(|_| PathAndQuery::from_static("/"))
 }
 
@@ -71,7 +77,10 @@ fn join_cookies(headers: &mut HeaderMap) {
             joined.extend_from_slice(line.as_bytes());
         }
         let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined));
-        headers.insert(header::COOKIE, joined.expect("header values joined by semicolons are a header value"));
+        headers.insert(
+            header::COOKIE,
+            joined.expect("header values joined by semicolons are a header value"),
+        );
     }
 }
 
@@ -115,20 +124,53 @@ mod tests {
 
     fn rewritten(request: http::request::Builder, upgrade: Option<&HeaderValue>) -> Parts {
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        let (authority, id) = (HeaderValue::from_static("alice.example.com:80"), HeaderValue::from_static("1"));
-        let introduction = Introduction { cell: "alice", authority: &authority, request_id: &id, stripped_prefix: None };
-        let peer = Peer { ip: "192.0.2.7".parse().unwrap(), trusted: false, tls: true };
-        rewrite(&mut head, Rewrite { peer, introduction, target: target("/x?y"), upgrade, pseudonym: "cell-router-1" });
+        let (authority, id) = (
+            HeaderValue::from_static("alice.example.com:80"),
+            HeaderValue::from_static("1"),
+        );
+        let introduction = Introduction {
+            cell: "alice",
+            authority: &authority,
+            request_id: &id,
+            stripped_prefix: None,
+        };
+        let peer = Peer {
+            ip: "192.0.2.7".parse().unwrap(),
+            trusted: false,
+            tls: true,
+        };
+        rewrite(
+            &mut head,
+            Rewrite {
+                peer,
+                introduction,
+                target: target("/x?y"),
+                upgrade,
+                pseudonym: "cell-router-1",
+            },
+        );
         head
     }
 
     #[test]
     fn http2_becomes_http11_with_host_and_one_cookie_line() {
         let request = http::Request::get("https://alice.example.com/x?y").version(Version::HTTP_2);
-        let head = rewritten(request.header("cookie", "a=1").header("cookie", "b=2").header("te", "trailers"), None);
-        assert_eq!((head.version, head.uri.to_string()), (Version::HTTP_11, "/x?y".to_owned()));
+        let head = rewritten(
+            request
+                .header("cookie", "a=1")
+                .header("cookie", "b=2")
+                .header("te", "trailers"),
+            None,
+        );
+        assert_eq!(
+            (head.version, head.uri.to_string()),
+            (Version::HTTP_11, "/x?y".to_owned())
+        );
         assert_eq!(head.headers["host"], "alice.example.com:80");
-        assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(
+            head.headers.get_all("cookie").iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
         assert_eq!(head.headers["te"], "trailers");
         assert_eq!(head.headers["via"], "2 cell-router-1");
         assert_eq!(head.headers["x-forwarded-proto"], "https");
@@ -136,11 +178,26 @@ mod tests {
 
     #[test]
     fn upgrade_is_said_again_for_the_next_hop() {
-        let request = http::Request::get("/x").header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
+        let request = http::Request::get("/x")
+            .header("connection", "keep-alive, Upgrade")
+            .header("upgrade", "websocket");
         let head = rewritten(request, Some(&HeaderValue::from_static("websocket")));
-        assert_eq!((&head.headers["connection"], &head.headers["upgrade"]), (&HeaderValue::from_static("upgrade"), &HeaderValue::from_static("websocket")));
-        let plain = rewritten(http::Request::get("/x").header("connection", "upgrade").header("upgrade", "h2c"), None);
-        assert!(!plain.headers.contains_key("upgrade") && !plain.headers.contains_key("connection"));
+        assert_eq!(
+            (&head.headers["connection"], &head.headers["upgrade"]),
+            (
+                &HeaderValue::from_static("upgrade"),
+                &HeaderValue::from_static("websocket")
+            )
+        );
+        let plain = rewritten(
+            http::Request::get("/x")
+                .header("connection", "upgrade")
+                .header("upgrade", "h2c"),
+            None,
+        );
+        assert!(
+            !plain.headers.contains_key("upgrade") && !plain.headers.contains_key("connection")
+        );
     }
 
     #[test]
@@ -150,7 +207,10 @@ mod tests {
             ("fly-replay", "app=x"),
             ("fly-replay-cache", "/*"),
             ("fly-replay-cache-ttl-secs", "60"),
-            ("content-type", "Application/vnd.fly.replay+JSON; charset=utf-8"),
+            (
+                "content-type",
+                "Application/vnd.fly.replay+JSON; charset=utf-8",
+            ),
             ("x-mine", "1"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));

@@ -28,7 +28,8 @@ fn protected(name: &HeaderName) -> bool {
 /// Of `TE` only `trailers` is said again, for that is end to end in effect: it tells the cell that trailers
 /// will be passed on.
 pub fn strip(headers: &mut HeaderMap) {
-    let te_trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let te_trailers =
+        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
@@ -50,14 +51,17 @@ pub fn strip(headers: &mut HeaderMap) {
 ///
 /// `h2c` is none: the upgrade would let a client speak past the router (RFC 9113 section 3.1 has dropped it).
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let wanted = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let wanted =
+        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
     if !wanted {
         return None;
     }
     let mut protocols = headers.get_all(header::UPGRADE).iter();
     let protocol = protocols.next()?;
     let text = protocol.to_str().ok()?;
-    let h2c = text.split(',').any(|one| one.trim().eq_ignore_ascii_case("h2c"));
+    let h2c = text
+        .split(',')
+        .any(|one| one.trim().eq_ignore_ascii_case("h2c"));
     (protocols.next().is_none() && !h2c && !text.trim().is_empty()).then(|| protocol.clone())
 }
 
@@ -78,7 +82,10 @@ mod tests {
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
-            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            )
         };
         lines.iter().map(pair).collect()
     }
@@ -86,26 +93,42 @@ mod tests {
     fn left(lines: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(lines);
         strip(&mut headers);
-        let mut names: Vec<_> = headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        let mut names: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| format!("{n}={}", v.to_str().unwrap()))
+            .collect();
         names.sort();
         names
     }
 
     #[test]
     fn fields_named_on_any_connection_line_go() {
-        let lines = [("connection", "close, X-One"), ("connection", "x-two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")];
+        let lines = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+        ];
         assert_eq!(left(&lines), ["x-three=3"]);
     }
 
     #[test]
     fn connection_cannot_take_host_or_length_away() {
-        let lines = [("connection", "host, content-length"), ("host", "a"), ("content-length", "3")];
+        let lines = [
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "3"),
+        ];
         assert_eq!(left(&lines), ["content-length=3", "host=a"]);
     }
 
     #[test]
     fn te_keeps_only_trailers() {
-        assert_eq!(left(&[("te", "gzip;q=0.5, trailers"), ("connection", "te")]), ["te=trailers"]);
+        assert_eq!(
+            left(&[("te", "gzip;q=0.5, trailers"), ("connection", "te")]),
+            ["te=trailers"]
+        );
         assert_eq!(left(&[("te", "gzip")]), Vec::<String>::new());
     }
 
@@ -124,19 +147,41 @@ mod tests {
 
     #[test]
     fn upgrade_is_found_in_a_list_on_a_second_line() {
-        let lines = [("connection", "keep-alive"), ("connection", "x, Upgrade"), ("upgrade", "websocket")];
+        let lines = [
+            ("connection", "keep-alive"),
+            ("connection", "x, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
         assert_eq!(upgrade(&map(&lines)).unwrap(), "websocket");
     }
 
     #[test]
     fn upgrade_needs_the_connection_token() {
         assert_eq!(upgrade(&map(&[("upgrade", "websocket")])), None);
-        assert_eq!(upgrade(&map(&[("connection", "upgrade-insecure"), ("upgrade", "websocket")])), None);
+        assert_eq!(
+            upgrade(&map(&[
+                ("connection", "upgrade-insecure"),
+                ("upgrade", "websocket")
+            ])),
+            None
+        );
     }
 
     #[test]
     fn h2c_is_no_upgrade() {
-        assert_eq!(upgrade(&map(&[("connection", "upgrade, http2-settings"), ("upgrade", "H2C")])), None);
-        assert_eq!(upgrade(&map(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")])), None);
+        assert_eq!(
+            upgrade(&map(&[
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", "H2C")
+            ])),
+            None
+        );
+        assert_eq!(
+            upgrade(&map(&[
+                ("connection", "upgrade"),
+                ("upgrade", "websocket, h2c")
+            ])),
+            None
+        );
     }
 }

@@ -40,9 +40,20 @@ pub struct Peer {
 /// The client's address: what a trusted peer says it is, else the peer's own.
 pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
     let said = || {
-        let edge = headers.get(fly::FLY_CLIENT_IP).and_then(|value| value.to_str().ok());
-        let last = || headers.get_all(X_FORWARDED_FOR).iter().next_back().and_then(|value| value.to_str().ok());
-        edge.or_else(|| last().and_then(|list| list.rsplit(',').next()))?.trim().parse().ok()
+        let edge = headers
+            .get(fly::FLY_CLIENT_IP)
+            .and_then(|value| value.to_str().ok());
+        let last = || {
+            headers
+                .get_all(X_FORWARDED_FOR)
+                .iter()
+                .next_back()
+                .and_then(|value| value.to_str().ok())
+        };
+        edge.or_else(|| last().and_then(|list| list.rsplit(',').next()))?
+            .trim()
+            .parse()
+            .ok()
     };
     peer.trusted.then(said).flatten().unwrap_or(peer.ip)
 }
@@ -50,9 +61,16 @@ pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
 /// The request's id as a trusted peer gave it: up to 128 visible ASCII characters.
 pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
     let fits = |value: &&HeaderValue| {
-        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
+        (1..=128).contains(&value.len())
+            && value.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
     };
-    let given = || headers.get(fly::FLY_REQUEST_ID).or_else(|| headers.get(X_REQUEST_ID)).filter(fits).cloned();
+    let given = || {
+        headers
+            .get(fly::FLY_REQUEST_ID)
+            .or_else(|| headers.get(X_REQUEST_ID))
+            .filter(fits)
+            .cloned()
+    };
     peer.trusted.then(given).flatten()
 }
 
@@ -81,16 +99,25 @@ pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introductio
     }
     append_forwarded_for(headers, peer.ip);
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if peer.tls { "https" } else { "http" }));
+        headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(if peer.tls { "https" } else { "http" }),
+        );
     }
     if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, introduction.authority.clone());
     }
-    if let Some(prefix) = introduction.stripped_prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+    if let Some(prefix) = introduction
+        .stripped_prefix
+        .and_then(|prefix| HeaderValue::from_str(prefix).ok())
+    {
         headers.insert(X_FORWARDED_PREFIX, prefix);
     }
     headers.insert(X_REQUEST_ID, introduction.request_id.clone());
-    headers.insert(CELL_NAME, HeaderValue::from_str(introduction.cell).expect("a cell's name is a DNS label"));
+    headers.insert(
+        CELL_NAME,
+        HeaderValue::from_str(introduction.cell).expect("a cell's name is a DNS label"),
+    );
 }
 
 /// Adds the peer to the list of those the request has passed, on one line.
@@ -102,7 +129,10 @@ fn append_forwarded_for(headers: &mut HeaderMap, ip: IpAddr) {
     }
     list.extend_from_slice(ip.to_string().as_bytes());
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(list));
-    headers.insert(X_FORWARDED_FOR, value.expect("header values joined by commas are a header value"));
+    headers.insert(
+        X_FORWARDED_FOR,
+        value.expect("header values joined by commas are a header value"),
+    );
 }
 
 #[cfg(test)]
@@ -110,16 +140,31 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        lines
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
     }
 
     fn peer(trusted: bool) -> Peer {
-        Peer { ip: "192.0.2.7".parse().unwrap(), trusted, tls: false }
+        Peer {
+            ip: "192.0.2.7".parse().unwrap(),
+            trusted,
+            tls: false,
+        }
     }
 
     fn introduced(mut headers: HeaderMap, peer: Peer) -> HeaderMap {
-        let (authority, id) = (HeaderValue::from_static("Alice.example.com"), HeaderValue::from_static("id-1"));
-        let introduction = Introduction { cell: "alice", authority: &authority, request_id: &id, stripped_prefix: Some("/a") };
+        let (authority, id) = (
+            HeaderValue::from_static("Alice.example.com"),
+            HeaderValue::from_static("id-1"),
+        );
+        let introduction = Introduction {
+            cell: "alice",
+            authority: &authority,
+            request_id: &id,
+            stripped_prefix: Some("/a"),
+        };
         introduce(&mut headers, peer, &introduction);
         headers
     }
@@ -144,7 +189,13 @@ mod tests {
         assert_eq!(got["x-forwarded-host"], "Alice.example.com");
         assert_eq!(got["x-forwarded-prefix"], "/a");
         assert_eq!(got["cell-name"], "alice");
-        for gone in ["forwarded", "x-real-ip", "fly-client-ip", "cell-signature", "fly-replay-src"] {
+        for gone in [
+            "forwarded",
+            "x-real-ip",
+            "fly-client-ip",
+            "cell-signature",
+            "fly-replay-src",
+        ] {
             assert!(!got.contains_key(gone), "{gone}");
         }
     }
@@ -161,18 +212,33 @@ mod tests {
 
     #[test]
     fn client_address_is_the_peers_unless_a_trusted_one_names_it() {
-        let told = headers(&[("fly-client-ip", "203.0.113.9"), ("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
+        let told = headers(&[
+            ("fly-client-ip", "203.0.113.9"),
+            ("x-forwarded-for", "9.9.9.9, 203.0.113.1"),
+        ]);
         let listed = headers(&[("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
         assert_eq!(client_ip(&told, peer(false)).to_string(), "192.0.2.7");
         assert_eq!(client_ip(&told, peer(true)).to_string(), "203.0.113.9");
         assert_eq!(client_ip(&listed, peer(true)).to_string(), "203.0.113.1");
-        assert_eq!(client_ip(&headers(&[("fly-client-ip", "x")]), peer(true)).to_string(), "192.0.2.7");
+        assert_eq!(
+            client_ip(&headers(&[("fly-client-ip", "x")]), peer(true)).to_string(),
+            "192.0.2.7"
+        );
     }
 
     #[test]
     fn forwarded_for_on_two_lines_becomes_one_list() {
-        let got = introduced(headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]), peer(true));
-        assert_eq!(got.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["1.1.1.1, 2.2.2.2, 192.0.2.7"]);
+        let got = introduced(
+            headers(&[
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-for", "2.2.2.2"),
+            ]),
+            peer(true),
+        );
+        assert_eq!(
+            got.get_all("x-forwarded-for").iter().collect::<Vec<_>>(),
+            ["1.1.1.1, 2.2.2.2, 192.0.2.7"]
+        );
     }
 
     #[test]
@@ -180,6 +246,9 @@ mod tests {
         let given = headers(&[("fly-request-id", "01J-iad")]);
         assert_eq!(request_id(&given, peer(true)).unwrap(), "01J-iad");
         assert_eq!(request_id(&given, peer(false)), None);
-        assert_eq!(request_id(&headers(&[("x-request-id", "a b")]), peer(true)), None);
+        assert_eq!(
+            request_id(&headers(&[("x-request-id", "a b")]), peer(true)),
+            None
+        );
     }
 }

@@ -38,7 +38,9 @@ pub struct NoSecret;
 
 impl fmt::Display for NoSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it is empty; write one secret, or two with a comma between them while one is rotated")
+        f.write_str(
+            "it is empty; write one secret, or two with a comma between them while one is rotated",
+        )
     }
 }
 
@@ -60,7 +62,11 @@ impl Keys {
             .filter(|secret| !secret.is_empty())
             .map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
             .collect();
-        if keys.is_empty() { Err(NoSecret) } else { Ok(Self(keys)) }
+        if keys.is_empty() {
+            Err(NoSecret)
+        } else {
+            Ok(Self(keys))
+        }
     }
 
     /// A token for `bound` that is good until `LIFETIME_SECONDS` after `now` (seconds since 1970).
@@ -85,18 +91,29 @@ impl Keys {
             return false;
         };
         let digits = expiry.bytes().all(|byte| byte.is_ascii_digit()) && !expiry.starts_with('0');
-        let Some(at) = digits.then(|| expiry.parse::<u64>().ok()).flatten() else { return false };
+        let Some(at) = digits.then(|| expiry.parse::<u64>().ok()).flatten() else {
+            return false;
+        };
         if at < now || at - now > MAX_AHEAD_SECONDS {
             return false;
         }
-        let Some(given) = unhex(given) else { return false };
+        let Some(given) = unhex(given) else {
+            return false;
+        };
         let message = message(bound, expiry);
-        self.0.iter().any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
+        self.0
+            .iter()
+            .any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
     }
 }
 
 fn message(bound: Bound<'_>, expiry: &str) -> String {
-    let Bound { cell, method, host, target } = bound;
+    let Bound {
+        cell,
+        method,
+        host,
+        target,
+    } = bound;
     [CONTEXT, cell, expiry, method, host, target].join("\n")
 }
 
@@ -150,7 +167,12 @@ mod tests {
         assert!(vectors.len() > 15);
         for v in vectors {
             let host = HostName::normalise(&v.host).unwrap();
-            let bound = Bound { cell: &v.cell, method: &v.method, host: &host, target: &v.target };
+            let bound = Bound {
+                cell: &v.cell,
+                method: &v.method,
+                host: &host,
+                target: &v.target,
+            };
             let keys = Keys::parse(&v.secrets.join(",")).unwrap();
             assert_eq!(keys.verify(&v.token, bound, v.now), v.valid, "{}", v.name);
         }
@@ -158,9 +180,19 @@ mod tests {
 
     #[test]
     fn what_the_router_signs_is_what_the_vectors_hold() {
-        let bound = Bound { cell: "alice", method: "GET", host: "alice.example.com", target: "/" };
-        let token = Keys::parse("correct horse battery staple").unwrap().sign(bound, 1_790_000_000 - LIFETIME_SECONDS);
-        assert_eq!(token, "v1.1790000000.bd98aaea85ecd5f6f008272d141c36fbf67daacf85fc0cc34fa4257bbd834f6b");
+        let bound = Bound {
+            cell: "alice",
+            method: "GET",
+            host: "alice.example.com",
+            target: "/",
+        };
+        let token = Keys::parse("correct horse battery staple")
+            .unwrap()
+            .sign(bound, 1_790_000_000 - LIFETIME_SECONDS);
+        assert_eq!(
+            token,
+            "v1.1790000000.bd98aaea85ecd5f6f008272d141c36fbf67daacf85fc0cc34fa4257bbd834f6b"
+        );
     }
 
     #[test]

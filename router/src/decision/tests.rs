@@ -1,0 +1,214 @@
+//! The decision table, row by row.
+
+use http::request::Parts;
+use http::{Request, Version};
+
+use super::*;
+use crate::config::FlyPlace;
+
+const REGISTRY: &str = r#"{
+  "version": 1, "domain": "example.com", "path_hosts": ["apps.example.com"],
+  "defaults": { "app": "blog-cells" },
+  "cells": {
+    "strict":   { "machine": "3d8d9e67c2e123", "replay_timeout_ms": 8000, "paths": ["/strict", {"prefix": "/s", "strip": true}] },
+    "cached":   { "machine": "3d8d9e67c2e124", "replay": "cached", "replay_ttl_s": 30 },
+    "never":    { "machine": "3d8d9e67c2e125", "replay": "never" },
+    "address":  { "address": "127.0.0.1:9000" },
+    "disabled": { "machine": "3d8d9e67c2e126", "state": "disabled" },
+    "mending":  { "machine": "3d8d9e67c2e127", "state": "maintenance", "retry_after_s": 7 },
+    "paused":   { "machine": "3d8d9e67c2e128", "state": "paused" },
+    "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 }
+  }
+}"#;
+
+fn on_fly() -> Place {
+    Place::Fly(FlyPlace {
+        app: "cell-router".into(),
+        machine: "9080f2a1".into(),
+        region: "iad".into(),
+    })
+}
+
+/// A request as one row gives it.
+struct Row {
+    host: &'static str,
+    target: &'static str,
+    body: BodyLength,
+    headers: Vec<(&'static str, &'static str)>,
+    place: Place,
+    through_edge: bool,
+    replayed_by_us: bool,
+    in_flight: u32,
+}
+
+impl Row {
+    fn to(host: &'static str) -> Self {
+        Self {
+            host,
+            target: "/",
+            body: BodyLength::None,
+            headers: Vec::new(),
+            place: on_fly(),
+            through_edge: true,
+            replayed_by_us: false,
+            in_flight: 0,
+        }
+    }
+
+    fn body(self, bytes: u64) -> Self {
+        Self {
+            body: BodyLength::Known(bytes),
+            ..self
+        }
+    }
+
+    fn unknown_length(self) -> Self {
+        Self {
+            body: BodyLength::Unknown,
+            ..self
+        }
+    }
+
+    fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn decision(self) -> Decision {
+        let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
+        let mut head = head(self.target);
+        head.headers.insert("host", self.host.parse().unwrap());
+        for (name, value) in &self.headers {
+            head.headers.append(*name, value.parse().unwrap());
+        }
+        let surroundings = Surroundings {
+            through_edge: self.through_edge,
+            replay_max_bytes: 1_000_000,
+            pseudonym: "me",
+        };
+        let mut facts = match Facts::read(&head, self.body, &surroundings) {
+            Ok(facts) => facts,
+            Err(fault) => return Decision::Answer(Answer::Malformed(fault)),
+        };
+        facts.replayed_by_us = self.replayed_by_us;
+        match resolve(&registry, &facts) {
+            Ok(found) => decide(
+                &facts,
+                &found,
+                CellState {
+                    in_flight: self.in_flight,
+                },
+                &self.place,
+            ),
+            Err(answer) => Decision::Answer(answer),
+        }
+    }
+}
+
+fn head(target: &str) -> Parts {
+    Request::builder()
+        .uri(target)
+        .body(())
+        .unwrap()
+        .into_parts()
+        .0
+}
+
+const STRICT: Decision = Decision::Replay(ReplayKind::Strict {
+    timeout: Some(Duration::from_millis(8000)),
+});
+
+macro_rules! rows {
+    ($($name:ident: $row:expr => $decision:expr;)*) => {
+        $(#[test] fn $name() { assert_eq!($row.decision(), $decision); })*
+    };
+}
+
+rows! {
+    disabled_cell_is_answered_before_anything_else: Row::to("disabled.example.com").body(2_000_000) => Decision::Answer(Answer::Disabled);
+    maintenance_says_when_to_come_back: Row::to("mending.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(7)));
+    paused_cell_holds: Row::to("paused.example.com") => Decision::Hold;
+    paused_cell_holds_large_bodies_too: Row::to("paused.example.com").body(2_000_000) => Decision::Hold;
+
+    elsewhere_everything_streams: Row { place: Place::Elsewhere, through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotOnFly);
+    past_the_edge_everything_streams: Row { through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotThroughEdge);
+    never_means_never: Row::to("never.example.com") => Decision::Stream(StreamReason::ReplayNever);
+    address_cell_streams: Row::to("address.example.com") => Decision::Stream(StreamReason::AddressCell);
+    failed_replay_is_rescued: Row::to("strict.example.com").header("fly-replay-failed", "reason=timeout") => Decision::Stream(StreamReason::ReplayFailed);
+    failed_replay_of_a_cached_cell_is_rescued: Row::to("cached.example.com").header("fly-replay-failed", "x") => Decision::Stream(StreamReason::ReplayFailed);
+    replayed_request_is_not_replayed_again: Row { replayed_by_us: true, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::AlreadyReplayed);
+    unproven_replay_source_counts_for_nothing: Row::to("strict.example.com").header("fly-replay-src", "instance=1;state=forged") => STRICT;
+    stripped_prefix_streams: Row { target: "/s/x", ..Row::to("example.com") } => Decision::Stream(StreamReason::StripsPrefix);
+    kept_prefix_replays: Row { target: "/strict/x", ..Row::to("apps.example.com") } => STRICT;
+
+    no_body_replays: Row::to("strict.example.com") => STRICT;
+    empty_body_replays: Row::to("strict.example.com").body(0) => STRICT;
+    exactly_the_limit_replays: Row::to("strict.example.com").body(1_000_000) => STRICT;
+    one_byte_more_streams: Row::to("strict.example.com").body(1_000_001) => Decision::Stream(StreamReason::LargeBody);
+    unknown_length_streams_whatever_the_method: Row::to("strict.example.com").unknown_length() => Decision::Stream(StreamReason::UnknownLength);
+    upgrade_replays: Row::to("strict.example.com").header("connection", "upgrade").header("upgrade", "websocket") => STRICT;
+    cached_cell_replays_cached: Row::to("cached.example.com") => Decision::Replay(ReplayKind::Cached { ttl: Duration::from_secs(30) });
+    cached_cell_streams_large_bodies: Row::to("cached.example.com").body(1_000_001) => Decision::Stream(StreamReason::LargeBody);
+
+    full_cell_is_not_streamed_to: Row { in_flight: 2, ..Row::to("busy.example.com") } => Decision::Answer(Answer::Full(Duration::from_secs(30)));
+    last_free_place_is_taken: Row { in_flight: 1, ..Row::to("busy.example.com") } => Decision::Stream(StreamReason::ReplayNever);
+    replay_takes_no_place: Row { in_flight: u32::MAX, ..Row::to("strict.example.com") } => STRICT;
+
+    unknown_cell_is_nowhere: Row::to("nobody.example.com") => Decision::Answer(Answer::NoSuchCell);
+    unknown_path_is_nowhere: Row { target: "/stricter", ..Row::to("example.com") } => Decision::Answer(Answer::NoSuchCell);
+    health_of_the_router_is_its_own: Row { target: "/up", ..Row::to("172.19.0.2:8080") } => Decision::Answer(Answer::Up);
+    health_of_a_cell_is_the_cells: Row { target: "/up", ..Row::to("strict.example.com") } => STRICT;
+    reserved_path_is_the_routers: Row { target: "/-/x", ..Row::to("example.com") } => Decision::Answer(Answer::Reserved);
+    path_that_reads_in_two_ways_is_refused: Row { target: "/strict/%2e%2e/never", ..Row::to("example.com") } => Decision::Answer(Answer::AmbiguousPath);
+    such_a_path_is_the_cells_own_below_its_host: Row { target: "/a/%2e%2e/b", ..Row::to("strict.example.com") } => STRICT;
+
+    two_hosts_are_refused: Row::to("strict.example.com").header("host", "never.example.com") => Decision::Answer(Answer::Malformed(Malformed::Host));
+    same_host_twice_is_refused: Row::to("strict.example.com").header("host", "strict.example.com") => Decision::Answer(Answer::Malformed(Malformed::Host));
+    userinfo_is_no_host: Row::to("me@strict.example.com") => Decision::Answer(Answer::Malformed(Malformed::Host));
+    port_that_is_none_is_refused: Row::to("strict.example.com:99999") => Decision::Answer(Answer::Malformed(Malformed::Host));
+    absolute_form_must_agree_with_host: Row { target: "http://never.example.com/", ..Row::to("strict.example.com") } => Decision::Answer(Answer::Malformed(Malformed::AuthorityMismatch));
+    absolute_form_that_agrees_is_served: Row { target: "http://strict.example.com/", ..Row::to("Strict.example.com") } => STRICT;
+    asterisk_is_for_nobody: Row { target: "*", ..Row::to("strict.example.com") } => Decision::Answer(Answer::Malformed(Malformed::Target));
+    what_passed_here_before_is_a_loop: Row::to("strict.example.com").header("via", "1.1 other, 1.1 me") => Decision::Answer(Answer::Loop);
+    another_router_is_no_loop: Row::to("strict.example.com").header("via", "1.1 me-too, 2 fly.io") => STRICT;
+}
+
+#[test]
+fn connect_and_trace_are_not_served() {
+    for method in ["CONNECT", "TRACE"] {
+        let mut head = head("/");
+        head.method = method.parse().unwrap();
+        head.headers
+            .insert("host", "strict.example.com".parse().unwrap());
+        let surroundings = Surroundings {
+            through_edge: true,
+            replay_max_bytes: 1,
+            pseudonym: "me",
+        };
+        assert_eq!(
+            Facts::read(&head, BodyLength::None, &surroundings).unwrap_err(),
+            Malformed::Method
+        );
+    }
+}
+
+#[test]
+fn only_http_10_may_do_without_a_host() {
+    let surroundings = Surroundings {
+        through_edge: true,
+        replay_max_bytes: 1,
+        pseudonym: "me",
+    };
+    let mut head = head("/");
+    assert_eq!(
+        Facts::read(&head, BodyLength::None, &surroundings).unwrap_err(),
+        Malformed::Host
+    );
+    head.version = Version::HTTP_10;
+    assert_eq!(
+        Facts::read(&head, BodyLength::None, &surroundings)
+            .unwrap()
+            .authority,
+        ""
+    );
+}
