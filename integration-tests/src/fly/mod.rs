@@ -189,6 +189,14 @@ impl Fly {
         machine.stop().await.map_err(|refused| refused.0)
     }
 
+    /// Suspends a machine as the platform itself would, without the API.
+    ///
+    /// # Errors
+    /// Its state, in words, if it cannot be suspended.
+    pub fn suspend(&self, machine: &Machine) -> Result<(), String> {
+        machine.suspend().map_err(|refused| refused.0)
+    }
+
     /// Base URL of the Machines API, without `/v1`.
     pub fn api_url(&self) -> String {
         format!("http://{}", self.api)
