@@ -99,7 +99,7 @@ async fn a_cell_that_ends_by_itself_is_stopped_and_a_crashed_one_restarts() {
     let (fly, machine, _router, _door) = sleeping(MachineSpec::cell("cells", "alice")).await;
     fly.wake(&machine).await.unwrap();
     machine.with_process(|process| process.signal(rustix::process::Signal::KILL));
-    machine.reached(&[State::Restarting]).await;
+    machine.launched(2).await;
     machine.listens().await;
     machine.with_process(|process| process.signal(rustix::process::Signal::TERM));
     machine.reached(&[State::Stopped]).await;
