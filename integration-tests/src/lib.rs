@@ -39,7 +39,7 @@ impl Binaries {
             let folder = folder.expect("an executable lies in a folder");
             let mut cargo =
                 Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.args(["build", "--quiet", "-p", "cell-router", "-p", "cell-app"]);
+            cargo.args(["build", "--workspace", "--bins"]);
             if folder.ends_with("release") {
                 cargo.arg("--release");
             }

@@ -1,6 +1,9 @@
 //! The tree tests itself: stages import only from stages before them, and pure stages stay pure.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read the tree has failed")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the tree has failed"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -21,9 +21,6 @@ struct Arguments {
     /// Folder for volumes and the registry; a temporary one, removed at the end, when absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Uses the binaries beside this one as they are.
-    #[arg(long)]
-    no_build: bool,
     /// Seconds between two passes of the autostop loop.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     autostop_s: u64,
@@ -53,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {
-    let binaries = binaries(arguments.no_build)?;
+    let binaries = Binaries::built();
     let temporary = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let data = arguments
         .data
@@ -81,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
 
     let registry = data.join("registry.json");
     let mut router = RouterOptions {
-        binary: Some(binaries.cell_router),
+        binary: Some(binaries.cell_router.clone()),
         ..RouterOptions::new("")
     }
     .on_fly(&fly, ROUTER.0, ROUTER.1);
@@ -129,35 +126,6 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
 }
 
-fn binaries(no_build: bool) -> Result<Binaries, String> {
-    let here = std::env::current_exe().map_err(|error| error.to_string())?;
-    let folder = here.parent().ok_or("this executable lies nowhere")?;
-    if no_build {
-        return Ok(Binaries::in_folder(folder));
-    }
-    let target = folder
-        .parent()
-        .ok_or("this executable lies in no target folder")?;
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--release",
-            "-p",
-            "cell-router",
-            "-p",
-            "cell-app",
-            "--target-dir",
-        ])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .map_err(|error| format!("cannot run cargo: {error}"))?;
-    built
-        .success()
-        .then(|| Binaries::in_folder(&target.join("release")))
-        .ok_or("the build failed".to_owned())
-}
-
 /// A cell's secret: made once, kept beside its volume.
 fn secret(file: &Path) -> Result<String, String> {
     if let Ok(kept) = std::fs::read_to_string(file) {
@@ -185,16 +153,16 @@ fn what_to_try(door: SocketAddr, registry: &Path) -> String {
         "
 Everything runs; the cells alice, bob and carol are asleep. Ctrl-C stops it all.
 
-In a browser:   http://alice.localhost:{port}/alice/
+In a browser:   http://alice.localhost:{port}/
 
 In another terminal:
-  curl -i http://alice.localhost:{port}/up                      # by subdomain
-  curl -i http://localhost:{port}/alice/                        # by path
-  curl -i -d title=Hello -d body=World http://localhost:{port}/alice/posts   # small: replay lane
+  curl http://alice.localhost:{port}/                             # by subdomain
+  curl http://localhost:{port}/alice/                             # by path
+  curl -d title=Hello -d body=World http://alice.localhost:{port}/posts   # small: the replay lane
 
-  head -c 1G /dev/urandom > /tmp/big                            # 1 GiB to a sleeping cell: stream lane
-  sha256sum /tmp/big
-  curl -T /tmp/big http://localhost:{port}/bob/files/big        # prints the SHA-256 that the cell computed
+  head -c 1073741824 /dev/urandom > big.bin                      # 1 GiB to a cell that sleeps: the stream lane
+  curl -T big.bin http://bob.localhost:{port}/files/big.bin       # prints the SHA-256 that the cell computed
+  sha256sum big.bin
 
 The registry; edit it, and the next request follows it:
   {}
