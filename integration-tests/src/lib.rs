@@ -40,6 +40,14 @@ impl Binaries {
             let mut cargo =
                 Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.args(["build", "--workspace", "--bins"]);
+            // What cargo tells this process of its own package would make build scripts run anew, and all that rests on
+            // them be built anew, in every other build.
+            for (name, _) in std::env::vars_os() {
+                let text = name.to_string_lossy();
+                if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                    cargo.env_remove(&name);
+                }
+            }
             if folder.ends_with("release") {
                 cargo.arg("--release");
             }

@@ -48,6 +48,14 @@ impl Place {
             region: text("FLY_REGION"),
         })
     }
+
+    /// The name under which a router here enters itself in `Via`; `None` where each start makes up its own.
+    pub fn pseudonym(&self) -> Option<String> {
+        match self {
+            Self::Fly(fly) => Some(format!("cell-router-{}", fly.machine)),
+            Self::Elsewhere => None,
+        }
+    }
 }
 
 /// How log lines are written.
@@ -233,10 +241,9 @@ impl Settings {
         } else {
             LogFormat::Json
         };
-        let pseudonym = match &place {
-            Place::Fly(fly) => format!("cell-router-{}", fly.machine),
-            Place::Elsewhere => format!("cell-router-{:08x}", seed() & 0xffff_ffff),
-        };
+        let pseudonym = place
+            .pseudonym()
+            .unwrap_or_else(|| format!("cell-router-{:08x}", seed() & 0xffff_ffff));
         Config {
             registry: self.registry,
             listen: self.listen,

@@ -19,7 +19,7 @@ use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::live::cells::Cells;
 use crate::live::snapshot::Current;
-use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream};
+use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
 use crate::outbound::{StreamError, hold};
 use crate::registry::{Cell, HostName};
 use crate::respond::{self, Words};
@@ -73,7 +73,10 @@ impl Service {
 
         let outcome = self.decide(&head, length, peer, &record).await;
         let answered = match outcome {
-            Ok(Outcome::Words(words)) => Ok(words),
+            Ok(Outcome::Words(words)) => {
+                self.leave(body, &head);
+                Ok(words)
+            }
             Ok(Outcome::Stream(to, target, prefix, keys)) => {
                 let accept = head.headers.get(http::header::ACCEPT).cloned();
                 let retry_after = to.cell.limits.retry_after;
@@ -100,7 +103,10 @@ impl Service {
                     }
                 }
             }
-            Err(failed) => Err(failed),
+            Err(failed) => {
+                self.leave(body, &head);
+                Err(failed)
+            }
         };
         let words = answered.unwrap_or_else(|(error, retry_after)| {
             let failure = respond::failure(&error, retry_after, &head.headers);
@@ -111,6 +117,15 @@ impl Service {
         });
         record.answered(words.status());
         words.map(|body| Body::own(body, record))
+    }
+
+    /// Has a body that nobody wants read on a little, or else it might take the answer with it. A client that waits
+    /// to be asked for it has not sent it.
+    fn leave(&self, body: Incoming, head: &Parts) {
+        if !body.is_end_stream() && !stream::expects_continue(&head.headers) {
+            // The receiver is gone only when the worker is: then the connection ends too.
+            let _ = self.upstream.leftovers.send(body);
+        }
     }
 
     /// Resolves and decides, holding the request while its cell is paused.

@@ -110,10 +110,12 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     *request.uri_mut() = target.parse().map_err(|_| BadQuestion::NoHost)?;
     let (head, ()) = request.into_parts();
     let on_fly = question.place != Place::Elsewhere;
+    // Elsewhere each router makes up its name when it starts: no request can name it beforehand.
+    let pseudonym = question.place.pseudonym().unwrap_or_default();
     let surroundings = Surroundings {
         through_edge: on_fly,
         replay_max_bytes: question.replay_max_bytes,
-        pseudonym: "",
+        pseudonym: &pseudonym,
     };
     let facts = match Facts::read(&head, question.body, &surroundings) {
         Ok(facts) => facts,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -124,6 +124,11 @@ impl Upstream {
         } = outgoing;
         let limits = Arc::clone(&to.cell.limits);
         let gate = expects_continue(&head.headers).then(|| gate(&mut head));
+        if body.size_hint().exact().is_none() && !body.is_end_stream() {
+            // Said outright, because the codec takes a GET of unknown length for one without a body.
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
         let body = Relayed::request(
             body,
             Rc::clone(record),
@@ -310,7 +315,8 @@ fn repeatable(head: &Parts, record: &Record) -> bool {
         && !head.headers.contains_key(header::UPGRADE)
 }
 
-fn expects_continue(headers: &HeaderMap) -> bool {
+/// Whether the client waits for a word before it sends its body.
+pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
