@@ -7,8 +7,8 @@ pub mod fly;
 pub mod process;
 mod router;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 pub use router::{Router, RouterOptions};
@@ -37,16 +37,11 @@ impl Binaries {
                 .skip(1)
                 .find(|folder| !folder.ends_with("deps"));
             let folder = folder.expect("an executable lies in a folder");
-            let mut cargo =
-                Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.args(["build", "--quiet", "-p", "cell-router", "-p", "cell-app"]);
-            if folder.ends_with("release") {
-                cargo.arg("--release");
-            }
-            if let Some(target) = folder.parent() {
-                cargo.arg("--target-dir").arg(target);
-            }
-            let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+            let release = folder.ends_with("release");
+            let target = folder
+                .parent()
+                .expect("a profile's folder lies in the target folder");
+            let built = Self::build(target, release, true);
             assert!(
                 built.is_ok_and(|status| status.success()),
                 "cannot build the binaries"
@@ -55,8 +50,39 @@ impl Binaries {
         })
     }
 
+    /// Builds both into a target folder, quietly or with cargo's own output.
+    ///
+    /// # Errors
+    /// Cargo cannot be run.
+    pub fn build(target: &Path, release: bool, quiet: bool) -> std::io::Result<ExitStatus> {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What cargo tells its children about this package would make build scripts run again in the inner build.
+        let about_us = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+        ];
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if about_us.iter().any(|prefix| text.starts_with(prefix)) {
+                cargo.env_remove(&name);
+            }
+        }
+        cargo.args(["build", "-p", "cell-router", "-p", "cell-app"]);
+        cargo
+            .args(release.then_some("--release"))
+            .args(quiet.then_some("--quiet"));
+        cargo
+            .arg("--target-dir")
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+    }
+
     /// The binaries in a folder, without building.
-    pub fn in_folder(folder: &std::path::Path) -> Self {
+    pub fn in_folder(folder: &Path) -> Self {
         Self {
             cell_router: folder.join("cell-router"),
             cell_app: folder.join("cell-app"),

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -138,19 +138,7 @@ fn binaries(no_build: bool) -> Result<Binaries, String> {
     let target = folder
         .parent()
         .ok_or("this executable lies in no target folder")?;
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--release",
-            "-p",
-            "cell-router",
-            "-p",
-            "cell-app",
-            "--target-dir",
-        ])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
+    let built = Binaries::build(target, true, false)
         .map_err(|error| format!("cannot run cargo: {error}"))?;
     built
         .success()
