@@ -7,8 +7,8 @@ pub mod fly;
 pub mod process;
 mod router;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 pub use router::{Router, RouterOptions};
@@ -37,24 +37,8 @@ impl Binaries {
                 .skip(1)
                 .find(|folder| !folder.ends_with("deps"));
             let folder = folder.expect("an executable lies in a folder");
-            let mut cargo =
-                Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.args(["build", "--workspace", "--bins"]);
-            // What cargo tells this process of its own package would make build scripts run anew, and all that rests on
-            // them be built anew, in every other build.
-            for (name, _) in std::env::vars_os() {
-                let text = name.to_string_lossy();
-                if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                    cargo.env_remove(&name);
-                }
-            }
-            if folder.ends_with("release") {
-                cargo.arg("--release");
-            }
-            if let Some(target) = folder.parent() {
-                cargo.arg("--target-dir").arg(target);
-            }
-            let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+            let target = folder.parent().expect("a profile lies in a target folder");
+            let built = build(target, folder.ends_with("release"));
             assert!(
                 built.is_ok_and(|status| status.success()),
                 "cannot build the binaries"
@@ -64,10 +48,36 @@ impl Binaries {
     }
 
     /// The binaries in a folder, without building.
-    pub fn in_folder(folder: &std::path::Path) -> Self {
+    pub fn in_folder(folder: &Path) -> Self {
         Self {
             cell_router: folder.join("cell-router"),
             cell_app: folder.join("cell-app"),
         }
     }
+}
+
+/// Builds the workspace's binaries, with the features that the whole workspace has, as the running one was.
+fn build(target: &Path, release: bool) -> std::io::Result<ExitStatus> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells its children about this package would make build scripts run again in the inner build.
+    let about_us = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_PRIMARY_",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if about_us.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+        .args(["build", "--workspace", "--bins"])
+        .args(release.then_some("--release"))
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
 }

@@ -1,6 +1,7 @@
 //! Machines as real cells: autostart, autostop, ports, ends.
 
-use integration_tests::client::{get, post};
+use http::Request;
+use integration_tests::client::{Http, full, get, send};
 use integration_tests::fly::{Action, Fly, Machine, MachineSpec, State};
 use std::sync::Arc;
 
@@ -70,18 +71,22 @@ async fn autostop_stops_an_idle_cell_and_the_next_request_starts_it() {
 #[tokio::test]
 async fn data_outlives_a_stop() {
     let (fly, machine, _router, door) = sleeping(MachineSpec::cell("cells", "alice")).await;
-    let made = post(
-        door,
-        "a.test",
-        "/posts.json",
-        r#"{"title":"kept","body":"b"}"#,
-    )
-    .await
-    .unwrap();
+    let posted = Request::post("/posts")
+        .header("host", "a.test")
+        .header("content-type", "application/json")
+        .body(full(r#"{"title":"kept","body":"b"}"#))
+        .unwrap();
+    send(door, Http::One, posted).await.unwrap();
     fly.stop(&machine).await.unwrap();
     fly.wake(&machine).await.unwrap();
     assert_eq!(machine.launches(), 2);
-    assert!(!made.status.is_server_error());
+    let posts = Request::get("/posts")
+        .header("host", "a.test")
+        .header("accept", "application/json");
+    let posts = send(door, Http::One, posts.body(full("")).unwrap())
+        .await
+        .unwrap();
+    assert!(posts.text().contains("kept"), "{}", posts.text());
 }
 
 #[tokio::test]

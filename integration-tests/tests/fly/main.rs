@@ -1,5 +1,7 @@
 //! The emulated Fly.io, tested through its sockets: what the router's own tests rest on.
 
+#![allow(clippy::unwrap_used, reason = "a test harness")]
+
 mod api;
 mod edge;
 mod machines;
