@@ -39,7 +39,7 @@ impl Binaries {
             let folder = folder.expect("an executable lies in a folder");
             let mut cargo =
                 Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.args(["build", "--quiet", "-p", "cell-router", "-p", "cell-app"]);
+            cargo.args(["build", "--workspace", "--bins"]);
             // What cargo tells this process of its own package would make build scripts run anew, and all that rests on
             // them be built anew, in every other build.
             for (name, _) in std::env::vars_os() {

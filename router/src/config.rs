@@ -81,6 +81,18 @@ pub struct Settings {
         default_value = "[::]:8080"
     )]
     pub listen: Vec<SocketAddr>,
+    /// Address to listen on with TLS; may be given more than once. Needs --tls-certificates.
+    #[arg(
+        long,
+        env = "CELL_ROUTER_TLS_LISTEN",
+        value_delimiter = ',',
+        requires = "tls_certificates"
+    )]
+    pub tls_listen: Vec<SocketAddr>,
+    /// Folder of certificates: NAME.pem (or .crt) with the chain, and the key in it or in NAME.key. The one for a
+    /// client is chosen by name; the folder is read again when it changes.
+    #[arg(long, env = "CELL_ROUTER_TLS_CERTIFICATES")]
+    pub tls_certificates: Option<PathBuf>,
     /// Networks of proxies in front whose word on clients counts (X-Forwarded-*, Fly-Client-IP). On Fly.io the
     /// edge's private IPv4 networks unless given.
     #[arg(long, env = "CELL_ROUTER_TRUSTED_PROXIES", value_delimiter = ',')]
@@ -136,6 +148,10 @@ pub struct Config {
     pub registry: PathBuf,
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen with TLS.
+    pub tls_listen: Vec<SocketAddr>,
+    /// The folder of certificates.
+    pub tls_certificates: Option<PathBuf>,
     /// Where the router runs.
     pub place: Place,
     /// Proxies whose word on clients counts.
@@ -231,6 +247,8 @@ impl Settings {
         Config {
             registry: self.registry,
             listen: self.listen,
+            tls_listen: self.tls_listen,
+            tls_certificates: self.tls_certificates,
             place,
             trusted,
             replay_max_bytes: self.replay_max_bytes,

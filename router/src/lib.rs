@@ -28,14 +28,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::control::certificates::Folder;
 use crate::control::reload::{self, LoadError};
 use crate::inbound::accept;
 use crate::live::cells::Cells;
+use crate::live::certificates::Chooser;
 use crate::live::drain::{Drain, Stop};
 use crate::live::snapshot::Publisher;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
-use crate::worker::Shared;
+use crate::worker::{Listener, Shared};
 
 /// Why the router did not start, or stopped by itself.
 #[derive(Debug)]
@@ -44,6 +46,10 @@ pub enum RunError {
     Registry(std::path::PathBuf, LoadError),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// There is no certificate to serve with.
+    Certificates(String),
+    /// The TLS library cannot be set up.
+    Tls(rustls::Error),
     /// The system refused something else.
     System(&'static str, io::Error),
 }
@@ -56,6 +62,8 @@ impl fmt::Display for RunError {
                 f,
                 "cannot listen on {address}: {error}; choose another with --listen"
             ),
+            Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -71,18 +79,32 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let snapshot = reload::load(&config.registry, |name| std::env::var(name).ok())
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
     let cells = snapshot.registry.len();
-    let mut listeners: Vec<Vec<std::net::TcpListener>> =
-        (0..config.workers).map(|_| Vec::new()).collect();
-    for &address in &config.listen {
+    let chooser = Arc::new(Chooser::default());
+    let folder = config
+        .tls_certificates
+        .clone()
+        .map(|path| certificates(path, &chooser))
+        .transpose()?;
+    let tls = inbound::tls::acceptor(chooser.clone()).map_err(RunError::Tls)?;
+    let mut listeners: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let plain = config.listen.iter().map(|&address| (address, None));
+    let secure = config
+        .tls_listen
+        .iter()
+        .map(|&address| (address, Some(tls.clone())));
+    for (address, tls) in plain.chain(secure) {
         let bound = accept::listen(address, config.workers)
             .map_err(|error| RunError::Listen(address, error))?;
-        for (worker, listener) in listeners.iter_mut().zip(bound) {
-            worker.push(listener);
+        for (worker, socket) in listeners.iter_mut().zip(bound) {
+            worker.push(Listener {
+                socket,
+                tls: tls.clone(),
+            });
         }
     }
-    let addresses: Vec<SocketAddr> = listeners[0]
+    let addresses: Vec<(SocketAddr, bool)> = listeners[0]
         .iter()
-        .filter_map(|listener| listener.local_addr().ok())
+        .filter_map(|listener| Some((listener.socket.local_addr().ok()?, listener.tls.is_some())))
         .collect();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,8 +137,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map_err(|error| RunError::System("cannot start a worker", error))?;
 
     runtime.block_on(async {
-        for address in addresses {
-            tracing::info!(%address, cells, workers = config.workers, place = ?config.place, "listening");
+        for (address, tls) in addresses {
+            tracing::info!(%address, tls, cells, workers = config.workers, place = ?config.place, "listening");
         }
         if let Some(api) = &config.machines_api {
             tokio::spawn(wake::run(orders, Machines::new(api.clone())));
@@ -141,6 +163,12 @@ pub fn run(config: Config) -> Result<(), RunError> {
         };
         tokio::select! {
             stopped = stopped => stopped,
+            () = async {
+                match folder {
+                    Some(folder) => folder.follow(&chooser).await,
+                    None => std::future::pending().await,
+                }
+            } => Ok(()),
             followed = reload::follow(&config.registry, &shared.publisher, &shared.cells) => followed,
         }
         .map_err(|error| RunError::System("cannot listen for signals", error))
@@ -151,4 +179,23 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the folder of certificates for the first time; one that cannot be used is told of.
+fn certificates(path: std::path::PathBuf, chooser: &Chooser) -> Result<Folder, RunError> {
+    let mut folder = Folder::new(path);
+    let (certificates, problems) = folder.read().map_err(RunError::Certificates)?;
+    if certificates.names() == 0 {
+        let problems = if problems.is_empty() {
+            "the folder holds no NAME.pem".to_owned()
+        } else {
+            problems.join("\n")
+        };
+        return Err(RunError::Certificates(problems));
+    }
+    problems
+        .iter()
+        .for_each(|problem| tracing::error!("{problem}"));
+    chooser.replace(certificates);
+    Ok(folder)
 }

@@ -1,5 +1,6 @@
 //! One worker: a thread with its own runtime, listeners, connections to cells and access log.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use crate::account::log::AccessLog;
 use crate::config::Config;
@@ -28,6 +30,12 @@ use crate::wire::identity::Peer;
 const LEFTOVER_BYTES: usize = 16 * 1024 * 1024;
 const LEFTOVER_TIME: Duration = Duration::from_secs(5);
 
+/// A listening socket, and whether TLS is spoken on it.
+pub(crate) struct Listener {
+    pub(crate) socket: std::net::TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
 /// What all workers share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
@@ -40,7 +48,7 @@ pub(crate) struct Shared {
 }
 
 /// Serves until the stop signal's end.
-pub(crate) fn run(shared: Shared, listeners: Vec<std::net::TcpListener>) {
+pub(crate) fn run(shared: Shared, listeners: Vec<Listener>) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -59,11 +67,7 @@ pub(crate) fn run(shared: Shared, listeners: Vec<std::net::TcpListener>) {
     }
 }
 
-async fn serve(
-    shared: Shared,
-    listeners: Vec<std::net::TcpListener>,
-    log: Rc<AccessLog>,
-) -> Result<(), String> {
+async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> Result<(), String> {
     let Shared {
         config,
         publisher,
@@ -99,39 +103,45 @@ async fn serve(
         let service = Rc::clone(&service);
         async move { service.current.follow().await }
     });
-    let mut accepting = Vec::new();
-    for listener in listeners {
-        let listener =
-            tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-        let (service, config, signal) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
-        let accepts = accept::accept(
-            listener,
-            Arc::clone(&permits),
-            move |socket, address, permit| {
-                let (service, config, signal) =
-                    (Rc::clone(&service), Arc::clone(&config), signal.clone());
-                let ip = address.ip().to_canonical();
-                let peer = Peer {
-                    ip,
-                    trusted: config.trusts(ip),
-                    tls: false,
+    let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
+        let socket =
+            tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;
+        let (service, config, stop) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
+        let serve = move |socket, address: SocketAddr, permit| {
+            let (service, config, signal) =
+                (Rc::clone(&service), Arc::clone(&config), stop.clone());
+            let ip = address.ip().to_canonical();
+            let peer = Peer {
+                ip,
+                trusted: config.trusts(ip),
+                tls: tls.is_some(),
+            };
+            let (running, tls) = (signal.enter(), tls.clone());
+            spawn_local(async move {
+                let handle = move |request| {
+                    let service = Rc::clone(&service);
+                    async move { service.handle(request, peer).await }
                 };
-                let running = signal.enter();
-                spawn_local(async move {
-                    let handle = move |request| {
-                        let service = Rc::clone(&service);
-                        async move { service.handle(request, peer).await }
-                    };
-                    http::serve(socket, &config, &signal, handle).await;
-                    drop((running, permit));
-                });
-            },
-        );
-        accepting.push(spawn_local(accepts));
-    }
-    signal.reached(Stop::Draining).await;
-    // Closes the listeners: the kernel refuses what comes from here on.
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                match tls {
+                    None => http::serve(socket, &config, &signal, handle).await,
+                    // A handshake that fails or takes too long is the client's affair.
+                    Some(tls) => {
+                        if let Ok(Ok(socket)) =
+                            timeout(config.head_timeout, tls.accept(socket)).await
+                        {
+                            http::serve(socket, &config, &signal, handle).await;
+                        }
+                    }
+                }
+                drop((running, permit));
+            });
+        };
+        let (permits, stop) = (Arc::clone(&permits), signal.clone());
+        Ok(spawn_local(async move {
+            accept::accept(socket, permits, stop.reached(Stop::Draining), serve).await
+        }))
+    });
+    let _accepting = accepting.collect::<Result<Vec<_>, String>>()?;
     signal.reached(Stop::Now).await;
     Ok(())
 }

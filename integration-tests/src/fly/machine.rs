@@ -175,7 +175,7 @@ pub struct Machine {
     config: Mutex<Config>,
     body: Mutex<Body>,
     load: AtomicUsize,
-    launches: AtomicUsize,
+    launches: watch::Sender<usize>,
     crashes: AtomicUsize,
 }
 
@@ -235,7 +235,7 @@ impl Machine {
             spec,
             body: Mutex::new(body),
             load: AtomicUsize::new(0),
-            launches: AtomicUsize::new(0),
+            launches: watch::Sender::new(0),
             crashes: AtomicUsize::new(0),
         })
     }
@@ -266,7 +266,14 @@ impl Machine {
 
     /// How often its process was launched.
     pub fn launches(&self) -> usize {
-        self.launches.load(Ordering::SeqCst)
+        *self.launches.borrow()
+    }
+
+    /// Waits until its process was launched this often. Cancel safe.
+    pub async fn launched(&self, times: usize) {
+        let mut launches = self.launches.subscribe();
+        // The sender lives in self.
+        let _ = launches.wait_for(|launches| *launches >= times).await;
     }
 
     /// Requests and tunnels through the edge now (fly-platform 3.2: the only load that autostop sees).
@@ -367,7 +374,7 @@ impl Machine {
                 }
             }
         };
-        self.launches.fetch_add(1, Ordering::SeqCst);
+        self.launches.send_modify(|launches| *launches += 1);
         self.state.send_replace(State::Started);
         let (stdout, mut exit) = spawned;
         let machine = Arc::clone(self);

@@ -140,6 +140,10 @@ impl Fly {
     /// # Errors
     /// The loopback interface has no free port.
     pub fn machine(&self, spec: MachineSpec) -> std::io::Result<Arc<Machine>> {
+        if spec.program.is_none() && self.platform.cell_binary.is_none() {
+            // Here and not at its first start, which would count the build as the cell's slowness.
+            crate::Binaries::built();
+        }
         let machine = Arc::new(Machine::new(spec, &self.platform.region, None)?);
         self.platform.add_machine(Arc::clone(&machine));
         Ok(machine)
@@ -187,6 +191,14 @@ impl Fly {
     /// Its state, in words, if it cannot be stopped.
     pub async fn stop(&self, machine: &Machine) -> Result<(), String> {
         machine.stop().await.map_err(|refused| refused.0)
+    }
+
+    /// Suspends a machine as the platform itself would, without the API.
+    ///
+    /// # Errors
+    /// Its state, in words, if it cannot be suspended.
+    pub fn suspend(&self, machine: &Machine) -> Result<(), String> {
+        machine.suspend().map_err(|refused| refused.0)
     }
 
     /// Base URL of the Machines API, without `/v1`.

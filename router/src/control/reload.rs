@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::look::look;
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
 use crate::registry::{Problem, Registry, SecretSource};
@@ -110,33 +110,6 @@ fn secret(
     Keys::parse(&text)
         .map(Arc::new)
         .map_err(|none| format!("{named}: {none}"))
-}
-
-/// What tells one state of the file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Seen {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-fn look(file: &Path) -> Option<Seen> {
-    // A file that is away for a moment, between two steps of a save, is no change yet.
-    fs::metadata(file).ok().as_ref().map(Seen::of)
 }
 
 /// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What

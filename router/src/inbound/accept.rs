@@ -1,7 +1,9 @@
 //! Listeners: one for each worker and address, all on the same port.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,20 +54,36 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts connections for ever, each with a permit that is taken first: what exceeds the limit waits in the kernel.
-/// No error ends the loop. Cancel safe, but for a connection that was accepted and not handed over.
+/// Accepts connections until `stop`, each with a permit that is taken first: what exceeds the limit waits in the kernel.
+/// What the kernel had taken by then is accepted, too, for closing the listener would reset it. No error ends the loop.
 pub async fn accept(
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    stop: impl Future<Output = ()>,
     mut serve: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
+    let mut stop = pin!(stop);
+    let mut stopping = false;
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
-            Ok((socket, peer)) => serve(socket, peer, permit),
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = std::future::ready(()), if stopping => return,
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                continue;
+            }
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                // A hint to the kernel; without it the socket works all the same.
+                let _ = socket.set_nodelay(true);
+                serve(socket, peer, permit);
+            }
             // The connection was gone before it was accepted.
             Err(error)
                 if matches!(

@@ -1,4 +1,4 @@
-//! One client connection: HTTP/1.1, or HTTP/2 by prior knowledge.
+//! One client connection: HTTP/1.1, or HTTP/2 by prior knowledge (which a choice by ALPN is, too).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,8 +12,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::timeout;
 
 use super::prefixed::Prefixed;
@@ -44,16 +43,15 @@ where
 }
 
 /// Serves a connection until it ends. After a stop signal the requests under way are finished, and no more are taken.
-pub async fn serve<F, R, B>(socket: TcpStream, config: &Config, signal: &Signal, service: F)
+pub async fn serve<I, F, R, B>(socket: I, config: &Config, signal: &Signal, service: F)
 where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R,
     R: Future<Output = Response<B>> + 'static,
     B: Body + 'static,
     B::Data: 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // A hint to the kernel; without it the socket works all the same.
-    let _ = socket.set_nodelay(true);
     let first = timeout(config.head_timeout, sniff(socket));
     let (socket, preface) = tokio::select! {
         sniffed = first => match sniffed {
@@ -121,7 +119,7 @@ async fn until_stopped<C: Future>(
 }
 
 /// Reads until it is clear whether the client sent HTTP/2's preface, and puts what was read back.
-async fn sniff(mut socket: TcpStream) -> std::io::Result<(Prefixed<TcpStream>, bool)> {
+async fn sniff<I: AsyncRead + Unpin>(mut socket: I) -> std::io::Result<(Prefixed<I>, bool)> {
     let mut read = BytesMut::with_capacity(4096);
     loop {
         if socket.read_buf(&mut read).await? == 0 {

@@ -5,3 +5,4 @@
 pub mod accept;
 pub mod http;
 pub mod prefixed;
+pub mod tls;

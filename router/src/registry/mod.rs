@@ -24,6 +24,7 @@ mod parse;
 mod path;
 mod problem;
 mod schema;
+mod table;
 #[cfg(test)]
 mod tests;
 

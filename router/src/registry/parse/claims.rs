@@ -41,6 +41,16 @@ impl<'t> Claims<'t> {
         }
     }
 
+    /// Makes room for as many cells, each with a host and a prefix.
+    pub(super) fn reserve(&mut self, cells: usize) {
+        self.owners.reserve_exact(cells);
+        self.hosts.reserve(cells);
+        self.prefixes.reserve(cells);
+        if let Some(machines) = &mut self.machines {
+            machines.reserve(cells);
+        }
+    }
+
     /// Begins the claims of the next entry.
     pub(super) fn begin(&mut self, key: &'t str) {
         self.owners.push(key);

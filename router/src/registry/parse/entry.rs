@@ -1,16 +1,16 @@
 //! One cell's entry: own values, else defaults, else the table's defaults, made into a [`Cell`].
 
 use std::collections::HashSet;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lists::{read_host_rules, read_path_rules};
-use super::object::{Settings, default_choice, default_flag, default_number, default_text};
+use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
+use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
-use crate::registry::cell::{Admission, Cell, Limits, PathRule, Placement, Replay, ReplayKind};
+use crate::registry::cell::{Admission, Cell, Limits, PathRule, Replay, ReplayKind};
 use crate::registry::fields::{Key, Scope};
-use crate::registry::host::{HostName, HostRule};
+use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
@@ -27,11 +27,12 @@ const LIMIT_KEYS: [Key; 8] = [
 
 /// What holds for every cell that says nothing else, and what cells share.
 pub(super) struct Defaults<'t> {
-    settings: Settings<'t>,
+    pub(super) settings: Settings<'t>,
     limits: Arc<Limits>,
     ready_path: Arc<str>,
     secret: Option<Template>,
-    apps: HashSet<AppName>,
+    /// Every app that has been named, so that equal names share one allocation.
+    pub(super) apps: HashSet<AppName>,
 }
 
 impl<'t> Defaults<'t> {
@@ -116,7 +117,8 @@ pub(super) fn read_entry<'t>(
     }
 }
 
-fn number(own: &Settings<'_>, defaults: &Settings<'_>, key: Key) -> u64 {
+/// The number of `key`: the cell's own, else the default.
+pub(super) fn number(own: &Settings<'_>, defaults: &Settings<'_>, key: Key) -> u64 {
     own.number(key)
         .or(defaults.number(key))
         .or(default_number(key))
@@ -154,159 +156,6 @@ fn shared_limits(own: &Settings<'_>, defaults: &Defaults<'_>) -> Arc<Limits> {
     } else {
         Arc::new(limits)
     }
-}
-
-/// The app that is written here; equal names share one allocation.
-fn read_app(
-    own: &Settings<'_>,
-    place: Place<'_>,
-    apps: &mut HashSet<AppName>,
-    report: &mut Report<'_>,
-) -> Option<AppName> {
-    let text = own.text(Key::App)?;
-    if let Some(known) = apps.get(text) {
-        return Some(known.clone());
-    }
-    match AppName::parse(text) {
-        Ok(app) => {
-            apps.insert(app.clone());
-            Some(app)
-        }
-        Err(refusal) => {
-            refuse(own, Key::App, place, refusal, report);
-            None
-        }
-    }
-}
-
-fn read_machine<'t>(
-    own: &Settings<'t>,
-    place: Place<'_>,
-    report: &mut Report<'t>,
-) -> Option<(MachineId, &'t str)> {
-    let text = own.text(Key::Machine)?;
-    match MachineId::parse(text) {
-        Ok(machine) => Some((machine, own.source(Key::Machine)?)),
-        Err(refusal) => {
-            refuse(own, Key::Machine, place, refusal, report);
-            None
-        }
-    }
-}
-
-fn read_placement<'t>(
-    own: &Settings<'t>,
-    machine: Option<&(MachineId, &'t str)>,
-    key: &'t str,
-    place: Place<'_>,
-    defaults: &mut Defaults<'t>,
-    report: &mut Report<'t>,
-) -> Option<Placement> {
-    let own_app = read_app(own, place, &mut defaults.apps, report);
-    match (own.source(Key::Machine), own.source(Key::Address)) {
-        (Some(_), Some(_)) => {
-            let refusal = Refusal::new(
-                "the cell has both a machine and an address",
-                "keep the one where it lives",
-            );
-            refuse(own, Key::Address, place, refusal, report);
-            None
-        }
-        (None, None) => {
-            report.add(
-                key,
-                place,
-                Refusal::new(
-                    "the cell has no machine and no address",
-                    "write where it lives: \"machine\": \"3d8d9e67c2e123\" or \"address\": \"127.0.0.1:9000\"",
-                ),
-            );
-            None
-        }
-        (Some(source), None) => {
-            let app = own_app.or_else(|| {
-                let default = defaults.settings.text(Key::App)?;
-                defaults.apps.get(default).cloned()
-            });
-            let named = own.source(Key::App).or(defaults.settings.source(Key::App));
-            if named.is_none() {
-                report.add(
-                    source,
-                    place.member("machine"),
-                    Refusal::new(
-                        "no app is named for this machine",
-                        "write \"app\" beside it or in defaults",
-                    ),
-                );
-            }
-            let port = number(own, &defaults.settings, Key::Port);
-            Some(Placement::Machine {
-                app: app?,
-                machine: machine?.0.clone(),
-                port: u16::try_from(port).ok()?,
-            })
-        }
-        (None, Some(_)) => {
-            for key in [Key::App, Key::Port] {
-                if own.source(key).is_some() {
-                    let refusal = Refusal::new(
-                        "this goes with a machine, and the cell has an address",
-                        "take it out; the port of an address is part of it",
-                    );
-                    refuse(own, key, place, refusal, report);
-                }
-            }
-            match read_address(own.text(Key::Address)?) {
-                Ok(placement) => Some(placement),
-                Err(refusal) => {
-                    refuse(own, Key::Address, place, refusal, report);
-                    None
-                }
-            }
-        }
-    }
-}
-
-/// Reads `host:port`, `ip:port` or `[v6]:port`.
-fn read_address(text: &str) -> Result<Placement, Refusal> {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(Refusal::new(
-            format!("{} has no port", quoted(text)),
-            format!("write {}", quoted(&format!("{text}:8080"))),
-        ));
-    };
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    let Some(number) = port.parse::<u16>().ok().filter(|port| digits && *port > 0) else {
-        return Err(Refusal::new(
-            format!("{} ends in no port", quoted(text)),
-            "write a number from 1 to 65535 after the last colon",
-        ));
-    };
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let host = match inner {
-        Some(inner) => match inner.parse::<Ipv6Addr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => {
-                return Err(Refusal::new(
-                    format!("{} is no IPv6 address", quoted(host)),
-                    "write, for example, \"[::1]:9000\"",
-                ));
-            }
-        },
-        None if host.parse::<Ipv6Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok() => {
-            return Err(Refusal::new(
-                format!("{} has an IPv6 address without brackets", quoted(text)),
-                "write, for example, \"[::1]:9000\"",
-            ));
-        }
-        None => HostName::parse(host)?.as_str().to_owned(),
-    };
-    Ok(Placement::Address {
-        host: host.into(),
-        port: number,
-    })
 }
 
 fn read_replay<'t>(
@@ -388,18 +237,4 @@ fn read_ready_path(
         return Arc::clone(default);
     }
     text.into()
-}
-
-/// Adds a problem of the value of `key`, which is there.
-fn refuse(
-    own: &Settings<'_>,
-    key: Key,
-    place: Place<'_>,
-    refusal: Refusal,
-    report: &mut Report<'_>,
-) {
-    if let Some(source) = own.source(key) {
-        let name = crate::registry::fields::field(key).name;
-        report.add(source, place.member(name), refusal);
-    }
 }

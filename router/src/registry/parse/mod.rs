@@ -7,6 +7,7 @@ mod claims;
 mod entry;
 mod lists;
 mod object;
+mod placement;
 mod secret;
 mod syntax;
 
@@ -200,11 +201,13 @@ impl<'t> Cells<'t> {
     }
 
     fn read(&mut self, json: &'t str, defaults: &mut Defaults<'t>, report: &mut Report<'t>) {
-        // Counting first is cheaper than growing a table of a million names again and again. A fault is met below.
+        // Counting first is cheaper than growing tables of a million names again and again; room that stays empty is
+        // never touched. A fault is met below.
         let mut count = 0;
         json::members(json, |_, _| count += 1).ok();
         self.names.reserve(count);
         self.good.reserve_exact(count);
+        self.claims.reserve(count);
         let read = json::members(json, |key_json, entry_json| {
             self.read_member(key_json, entry_json, defaults, report);
         });

@@ -175,6 +175,19 @@ pub(super) fn written_twice(key: &str) -> Refusal {
     )
 }
 
+/// Adds a problem of the value of `key`, which is there.
+pub(super) fn refuse(
+    own: &Settings<'_>,
+    key: Key,
+    place: Place<'_>,
+    refusal: Refusal,
+    report: &mut Report<'_>,
+) {
+    if let Some(source) = own.source(key) {
+        report.add(source, place.member(field(key).name), refusal);
+    }
+}
+
 fn read_value<'t>(field: &Field, json: &'t str) -> Result<Value<'t>, Refusal> {
     let shape = Shape::of(json);
     match (field.kind, shape) {

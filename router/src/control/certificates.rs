@@ -1,0 +1,160 @@
+//! The folder of certificates: read at start, and again whenever it changes.
+//!
+//! `NAME.pem` (or `.crt`) holds a chain, leaf first, and may hold the key; else `NAME.key` does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::time::{MissedTickBehavior, interval};
+use webpki::EndEntityCert;
+
+use super::look::{Seen, look};
+use crate::live::certificates::{Certificates, Chooser};
+
+/// How often the folder is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A certificate with the names it is for.
+type Entry = (Vec<String>, Arc<CertifiedKey>);
+
+/// The folder, with what was last good in it.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    good: BTreeMap<PathBuf, Entry>,
+}
+
+impl Folder {
+    /// A folder that has not been read yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            good: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the folder. A bad file is told of, and the last good certificate of that name serves on.
+    ///
+    /// # Errors
+    /// Where the folder itself cannot be read, as text.
+    pub fn read(&mut self) -> Result<(Certificates, Vec<String>), String> {
+        let chains = self.chains()?;
+        let mut problems = Vec::new();
+        self.good.retain(|chain, _| chains.contains(chain));
+        for chain in chains {
+            match certificate(&chain) {
+                Ok(entry) => {
+                    self.good.insert(chain, entry);
+                }
+                Err(why) => problems.push(format!("{}: {why}", chain.display())),
+            }
+        }
+        let mut certificates = Certificates::default();
+        for (names, certificate) in self.good.values() {
+            certificates.add(names.iter().cloned(), certificate);
+        }
+        Ok((certificates, problems))
+    }
+
+    /// Follows the folder for ever, putting what is good in force when files have changed and come to rest.
+    pub async fn follow(mut self, chooser: &Chooser) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut loaded = self.seen();
+        let mut last = loaded.clone();
+        loop {
+            ticks.tick().await;
+            let now = self.seen();
+            let at_rest = now == last;
+            last.clone_from(&now);
+            if now == loaded || !at_rest {
+                continue;
+            }
+            loaded = now;
+            match self.read() {
+                Ok((certificates, problems)) => {
+                    tracing::info!(folder = %self.path.display(), names = certificates.names(), "certificates loaded");
+                    problems.iter().for_each(|problem| {
+                        tracing::error!("{problem}; the last good one serves on")
+                    });
+                    chooser.replace(certificates);
+                }
+                Err(why) => tracing::error!("{why}; the certificates that were read last serve on"),
+            }
+        }
+    }
+
+    fn files(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut files = fs::read_dir(&self.path)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+
+    fn chains(&self) -> Result<Vec<PathBuf>, String> {
+        let files = self
+            .files()
+            .map_err(|error| format!("{}: {error}", self.path.display()))?;
+        let chain = |file: &PathBuf| {
+            file.extension()
+                .is_some_and(|end| end == "pem" || end == "crt")
+        };
+        Ok(files.into_iter().filter(chain).collect())
+    }
+
+    fn seen(&self) -> Vec<(PathBuf, Option<Seen>)> {
+        let files = self.files().unwrap_or_default();
+        files
+            .into_iter()
+            .map(|file| (file.clone(), look(&file)))
+            .collect()
+    }
+}
+
+fn certificate(file: &Path) -> Result<Entry, String> {
+    let text = fs::read(file).map_err(|error| error.to_string())?;
+    let chain = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("no PEM certificates: {error}"))?;
+    let leaf = chain
+        .first()
+        .ok_or("it holds no certificate; put the chain in it, leaf first")?;
+    let names = names(leaf)?;
+    let key = match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(key) => key,
+        Err(_) => {
+            let beside = file.with_extension("key");
+            PrivateKeyDer::from_pem_file(&beside)
+                .map_err(|error| format!("no key in it, nor in {}: {error}", beside.display()))?
+        }
+    };
+    let key =
+        any_supported_type(&key).map_err(|error| format!("its key cannot be used: {error}"))?;
+    let certified = CertifiedKey::new(chain, key);
+    certified
+        .keys_match()
+        .map_err(|error| format!("key and certificate do not belong together: {error}"))?;
+    Ok((names, Arc::new(certified)))
+}
+
+fn names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+    let leaf = EndEntityCert::try_from(leaf)
+        .map_err(|error| format!("its first certificate cannot be read: {error}"))?;
+    let names: Vec<String> = leaf
+        .valid_dns_names()
+        .map(str::to_ascii_lowercase)
+        .collect();
+    if names.is_empty() {
+        Err("its first certificate is for no DNS name".to_owned())
+    } else {
+        Ok(names)
+    }
+}

@@ -1,0 +1,378 @@
+//! The table itself: every key of the file format, version 1. See [`super::fields`] for what the columns mean.
+
+use super::cell::{Admission, ReplayKind};
+use super::fields::{Field, KEYS, Key, Kind, Scope, Unit};
+use super::host::{DOMAIN_PATTERN, HOST_MAX};
+use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
+use super::path::{PREFIX_MAX, PREFIX_PATTERN};
+
+/// The version of the format that this table describes.
+const VERSION: u64 = 1;
+
+const ROOT: &[Scope] = &[Scope::Root];
+const ENTRY: &[Scope] = &[Scope::Cell];
+const BOTH: &[Scope] = &[Scope::Defaults, Scope::Cell];
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+static STATES: [&str; 4] = words(&Admission::ALL);
+static REPLAYS: [&str; 3] = words(&ReplayKind::ALL);
+
+const fn words<T, const N: usize>(all: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut index = 0;
+    while index < N {
+        words[index] = all[index].0;
+        index += 1;
+    }
+    words
+}
+
+const fn milliseconds(min: u64, max: u64, default: u64) -> Kind {
+    Kind::Number {
+        min,
+        max,
+        default: Some(default),
+        unit: Unit::Milliseconds,
+    }
+}
+
+const fn text(pattern: &'static str) -> Kind {
+    Kind::Text {
+        pattern: Some(pattern),
+        max: None,
+        default: None,
+    }
+}
+
+/// Every key of the format; the order is that of [`Key`].
+pub(super) static FIELDS: [Field; KEYS] = [
+    Field {
+        key: Key::Schema,
+        name: "$schema",
+        scopes: ROOT,
+        kind: Kind::Text {
+            pattern: None,
+            max: None,
+            default: None,
+        },
+        doc: "Where editors find the description of this format. The router does not read it.",
+        example: r#""./router/registry.schema.json""#,
+    },
+    Field {
+        key: Key::Version,
+        name: "version",
+        scopes: ROOT,
+        kind: Kind::Number {
+            min: VERSION,
+            max: VERSION,
+            default: None,
+            unit: Unit::Version,
+        },
+        doc: "The version of this format.",
+        example: "1",
+    },
+    Field {
+        key: Key::Domain,
+        name: "domain",
+        scopes: ROOT,
+        kind: Kind::Text {
+            pattern: Some(DOMAIN_PATTERN),
+            max: Some(HOST_MAX),
+            default: None,
+        },
+        doc: "Every cell answers at its name before this domain; its paths hold on the domain itself. Without it there are no subdomains.",
+        example: r#""example.com""#,
+    },
+    Field {
+        key: Key::PathHosts,
+        name: "path_hosts",
+        scopes: ROOT,
+        kind: Kind::HostNames,
+        doc: "Hosts besides the domain on which the path chooses the cell.",
+        example: r#"["apps.example.com"]"#,
+    },
+    Field {
+        key: Key::MachinePaths,
+        name: "machine_paths",
+        scopes: ROOT,
+        kind: Kind::Flag { default: false },
+        doc: "Whether /MACHINE/... on the domain and the path hosts reaches the cell on that machine. The path is kept whole.",
+        example: "true",
+    },
+    Field {
+        key: Key::DefaultCell,
+        name: "default_cell",
+        scopes: ROOT,
+        kind: text(LABEL_PATTERN),
+        doc: "The cell that gets what no host and no path gives to another. Without it the answer is 404.",
+        example: r#""alice""#,
+    },
+    Field {
+        key: Key::Defaults,
+        name: "defaults",
+        scopes: ROOT,
+        kind: Kind::Object(Scope::Defaults),
+        doc: "What holds for every cell that says nothing else.",
+        example: r#"{"app": "blog-cells", "port": 8080}"#,
+    },
+    Field {
+        key: Key::Cells,
+        name: "cells",
+        scopes: ROOT,
+        kind: Kind::Cells,
+        doc: "The cells by name. A name is one DNS label in lower case.",
+        example: r#"{"alice": {"machine": "3d8d9e67c2e123"}}"#,
+    },
+    Field {
+        key: Key::Machine,
+        name: "machine",
+        scopes: ENTRY,
+        kind: text(MACHINE_PATTERN),
+        doc: "The id of the Fly Machine where the cell lives. Several cells may share a machine on different ports.",
+        example: r#""3d8d9e67c2e123""#,
+    },
+    Field {
+        key: Key::App,
+        name: "app",
+        scopes: BOTH,
+        kind: text(APP_PATTERN),
+        doc: "The Fly app that the machine belongs to.",
+        example: r#""blog-cells""#,
+    },
+    Field {
+        key: Key::Port,
+        name: "port",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 1,
+            max: 65_535,
+            default: Some(8080),
+            unit: Unit::Port,
+        },
+        doc: "The port on which the cell listens on its machine.",
+        example: "8080",
+    },
+    Field {
+        key: Key::Address,
+        name: "address",
+        scopes: ENTRY,
+        kind: Kind::Text {
+            pattern: Some(r"^(\[[0-9a-f:.]+\]|[a-z0-9.-]+):[0-9]{1,5}$"),
+            max: None,
+            default: None,
+        },
+        doc: "Where the cell lives, if not on a Fly Machine: a host name, an IPv4 address or an IPv6 address in brackets, and a port.",
+        example: r#""127.0.0.1:9000""#,
+    },
+    Field {
+        key: Key::Hosts,
+        name: "hosts",
+        scopes: ENTRY,
+        kind: Kind::HostRules,
+        doc: "Hosts at which the cell answers besides its subdomain. *.alice.org stands for exactly one label before alice.org; an exact host goes before it.",
+        example: r#"["www.alice.org", "*.alice.org"]"#,
+    },
+    Field {
+        key: Key::Paths,
+        name: "paths",
+        scopes: ENTRY,
+        kind: Kind::PathRules,
+        doc: "Path prefixes at which the cell answers on the domain and the path hosts. The longest that matches whole segments wins.",
+        example: r#"["/alice", {"prefix": "/a", "strip": true}]"#,
+    },
+    Field {
+        key: Key::State,
+        name: "state",
+        scopes: BOTH,
+        kind: Kind::Choice {
+            words: &STATES,
+            default: "active",
+        },
+        doc: "active: serve. maintenance: answer 503. disabled: answer 403. paused: let requests wait.",
+        example: r#""maintenance""#,
+    },
+    Field {
+        key: Key::Replay,
+        name: "replay",
+        scopes: BOTH,
+        kind: Kind::Choice {
+            words: &REPLAYS,
+            default: "strict",
+        },
+        doc: "strict: hand small requests back to Fly's edge, signed. cached: let the edge remember, unsigned. never: relay everything. A cell with an address is never replayed.",
+        example: r#""strict""#,
+    },
+    Field {
+        key: Key::ReplayTtl,
+        name: "replay_ttl_s",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 10,
+            max: 86_400,
+            default: Some(60),
+            unit: Unit::Seconds,
+        },
+        doc: "How long the edge remembers a cached replay.",
+        example: "60",
+    },
+    Field {
+        key: Key::ReplayTimeout,
+        name: "replay_timeout_ms",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 100,
+            max: 600_000,
+            default: None,
+            unit: Unit::Milliseconds,
+        },
+        doc: "How long the edge tries to reach the cell with a strict replay before it comes back. Longer than a cold start takes, or absent: the edge decides.",
+        example: "30000",
+    },
+    Field {
+        key: Key::MaxInFlight,
+        name: "max_in_flight",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 1,
+            max: 1_000_000,
+            default: Some(1000),
+            unit: Unit::Requests,
+        },
+        doc: "Requests that run at the same time through one router to the cell.",
+        example: "1000",
+    },
+    Field {
+        key: Key::ConnectTimeout,
+        name: "connect_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(10, 120_000, 5_000),
+        doc: "For one attempt to connect to the cell.",
+        example: "5000",
+    },
+    Field {
+        key: Key::FirstByteTimeout,
+        name: "first_byte_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(100, HOUR_MS, 120_000),
+        doc: "Until the first byte of the cell's answer.",
+        example: "120000",
+    },
+    Field {
+        key: Key::IdleTimeout,
+        name: "idle_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(100, HOUR_MS, 60_000),
+        doc: "Without progress of a body in either direction.",
+        example: "60000",
+    },
+    Field {
+        key: Key::TunnelIdleTimeout,
+        name: "tunnel_idle_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(100, DAY_MS, HOUR_MS),
+        doc: "Without a byte in either direction of a WebSocket or another upgraded connection.",
+        example: "3600000",
+    },
+    Field {
+        key: Key::WakeTimeout,
+        name: "wake_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(100, 600_000, 60_000),
+        doc: "From the start of a sleeping machine until the cell is ready.",
+        example: "60000",
+    },
+    Field {
+        key: Key::HoldTimeout,
+        name: "hold_timeout_ms",
+        scopes: BOTH,
+        kind: milliseconds(0, 600_000, 30_000),
+        doc: "For a request that waits until a paused cell is active again; 0 answers at once.",
+        example: "30000",
+    },
+    Field {
+        key: Key::RetryAfter,
+        name: "retry_after_s",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 1,
+            max: 86_400,
+            default: Some(30),
+            unit: Unit::Seconds,
+        },
+        doc: "What retry-after says when the cell cannot answer now.",
+        example: "30",
+    },
+    Field {
+        key: Key::ReadyPath,
+        name: "ready_path",
+        scopes: BOTH,
+        kind: Kind::Text {
+            pattern: Some(r#"^/[!$-;=?-_a-z~]*$"#),
+            max: Some(256),
+            default: Some("/up"),
+        },
+        doc: "The path that the cell answers with 2xx once it is ready; a query may follow.",
+        example: r#""/up""#,
+    },
+    Field {
+        key: Key::Secret,
+        name: "secret",
+        scopes: BOTH,
+        kind: Kind::Object(Scope::Secret),
+        doc: "Where the router finds the secret that it shares with the cell; never the secret itself. Without it the router signs nothing.",
+        example: r#"{"env": "CELL_SECRET_{cell}"}"#,
+    },
+    Field {
+        key: Key::MayReplay,
+        name: "may_replay",
+        scopes: BOTH,
+        kind: Kind::Flag { default: false },
+        doc: "Whether the cell's own answers may carry replay instructions to Fly's edge.",
+        example: "true",
+    },
+    Field {
+        key: Key::Prefix,
+        name: "prefix",
+        scopes: &[Scope::Path],
+        kind: Kind::Text {
+            pattern: Some(PREFIX_PATTERN),
+            max: Some(PREFIX_MAX),
+            default: None,
+        },
+        doc: "The path prefix: whole segments, as clients send them.",
+        example: r#""/a""#,
+    },
+    Field {
+        key: Key::Strip,
+        name: "strip",
+        scopes: &[Scope::Path],
+        kind: Kind::Flag { default: false },
+        doc: "Whether the cell sees the path without the prefix.",
+        example: "true",
+    },
+    Field {
+        key: Key::Env,
+        name: "env",
+        scopes: &[Scope::Secret],
+        kind: Kind::Text {
+            pattern: Some(r"^([A-Za-z0-9_]|\{cell\})+$"),
+            max: Some(200),
+            default: None,
+        },
+        doc: "The environment variable that holds the secret. {cell} stands for the cell's name in upper case, hyphens as underscores.",
+        example: r#""CELL_SECRET_{cell}""#,
+    },
+    Field {
+        key: Key::File,
+        name: "file",
+        scopes: &[Scope::Secret],
+        kind: Kind::Text {
+            pattern: Some(r"^[^\u0000-\u001f\u007f]+$"),
+            max: Some(1000),
+            default: None,
+        },
+        doc: "The file that holds the secret. {cell} stands for the cell's name.",
+        example: r#""/run/secrets/{cell}""#,
+    },
+];
