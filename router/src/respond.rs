@@ -201,6 +201,17 @@ pub fn failure(error: &StreamError, retry_after: Duration, request: &HeaderMap) 
     }
 }
 
+/// The same answer to a HEAD: it says how long its body would be, and has none (RFC 9110 section 9.3.2). The codec sees
+/// to that in HTTP/1.1 only.
+pub fn to_head(words: Words) -> Words {
+    let (mut parts, body) = words.into_parts();
+    if !body.is_empty() {
+        let length = HeaderValue::from(body.len());
+        parts.headers.insert(header::CONTENT_LENGTH, length);
+    }
+    Response::from_parts(parts, Bytes::new())
+}
+
 /// One text as HTML for browsers, JSON for programs that ask for it, plain for the rest; never stored by a cache.
 fn page(
     status: StatusCode,

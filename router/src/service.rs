@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -71,6 +71,7 @@ impl Service {
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
         let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
 
+        let asks_for_head = head.method == Method::HEAD;
         let outcome = self.decide(&head, length, peer, &record).await;
         let answered = match outcome {
             Ok(Outcome::Words(words)) => {
@@ -116,6 +117,11 @@ impl Service {
             failure.words
         });
         record.answered(words.status());
+        let words = if asks_for_head {
+            respond::to_head(words)
+        } else {
+            words
+        };
         words.map(|body| Body::own(body, record))
     }
 
