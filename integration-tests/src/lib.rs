@@ -6,12 +6,14 @@ pub mod client;
 pub mod fly;
 pub mod process;
 mod router;
+mod scripted;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 pub use router::{Router, RouterOptions};
+pub use scripted::ScriptedCell;
 
 /// The system's binaries, of the same profile as the running executable.
 #[derive(Debug)]
@@ -40,6 +42,17 @@ impl Binaries {
             let mut cargo =
                 Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.args(["build", "--quiet", "-p", "cell-router", "-p", "cell-app"]);
+            // What cargo tells a test about its package changes how build scripts see the world, and they would run
+            // again, with all that rests on them.
+            for (name, _) in std::env::vars_os() {
+                let name = name.to_string_lossy();
+                if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PRIMARY_"]
+                    .iter()
+                    .any(|start| name.starts_with(start))
+                {
+                    cargo.env_remove(&*name);
+                }
+            }
             if folder.ends_with("release") {
                 cargo.arg("--release");
             }
