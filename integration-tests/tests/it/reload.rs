@@ -63,7 +63,7 @@ async fn an_upload_outlives_every_edit() {
     );
     assert_eq!(said(&router, REFUSED).await["problems"], 1);
     let place = router.next_event(|event| {
-        let message = event["fields"]["message"].as_str().unwrap_or_default();
+        let message = event["message"].as_str().unwrap_or_default();
         message.contains("registry.json:3:") && message.contains("addres")
     });
     place.await;
@@ -232,7 +232,7 @@ async fn secrets_that_are_missing_are_told_with_their_place() {
     said(&router, REFUSED).await;
     router
         .next_event(|event| {
-            let message = event["fields"]["message"].as_str().unwrap_or_default();
+            let message = event["message"].as_str().unwrap_or_default();
             message.contains("$.cells.alice.secret") && message.contains("NO_SUCH_SECRET")
         })
         .await;

@@ -100,10 +100,7 @@ pub(crate) fn driven(router: &Router) -> (mpsc::Sender<Bytes>, JoinHandle<Result
 
 /// The next line of the router's own log with this message.
 pub(crate) async fn said(router: &Router, message: &str) -> Value {
-    let mut event = router
-        .next_event(|event| event["fields"]["message"] == message)
-        .await;
-    event["fields"].take()
+    router.next_event(|event| event["message"] == message).await
 }
 
 /// The names of the lines of a head, in lower case.

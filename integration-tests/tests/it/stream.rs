@@ -706,7 +706,7 @@ async fn a_request_that_comes_back_to_its_router_is_a_loop() {
         json!({ "alice": at(router.addr()) }),
     ));
     router
-        .next_event(|event| event["fields"]["message"] == "registry loaded")
+        .next_event(|event| event["message"] == "registry loaded")
         .await;
     let answer = client::get(router.addr(), HOST, "/").await.unwrap();
     assert_eq!(answer.status, StatusCode::LOOP_DETECTED);

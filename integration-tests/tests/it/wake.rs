@@ -39,16 +39,14 @@ async fn sleeping(more: Value) -> (Fly, Arc<Machine>, Router) {
 
 async fn waking(router: &Router) {
     router
-        .next_event(|event| event["fields"]["message"] == "waking")
+        .next_event(|event| event["message"] == "waking")
         .await;
 }
 
 /// How the wake ended, as the log has it.
 async fn outcome(router: &Router) -> String {
-    let event = router
-        .next_event(|event| event["fields"]["message"] == "wake")
-        .await;
-    event["fields"]["outcome"].as_str().unwrap().to_owned()
+    let event = router.next_event(|event| event["message"] == "wake").await;
+    event["outcome"].as_str().unwrap().to_owned()
 }
 
 fn whoami(router: &Router) -> JoinHandle<Result<Answer, Error>> {
