@@ -173,13 +173,19 @@ pub fn zeros(bytes: u64) -> impl Stream<Item = Bytes> + Send + Unpin {
 #[derive(Debug)]
 pub struct Raw(BufReader<TcpStream>);
 
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
+        Self(BufReader::new(stream))
+    }
+}
+
 impl Raw {
     /// Connects.
     ///
     /// # Errors
     /// Nobody listens.
     pub async fn connect(address: SocketAddr) -> std::io::Result<Self> {
-        Ok(Self(BufReader::new(TcpStream::connect(address).await?)))
+        Ok(TcpStream::connect(address).await?.into())
     }
 
     /// Writes exactly these bytes.
@@ -209,6 +215,61 @@ impl Raw {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Reads a head: its lines up to the empty one, each with its end, names and values as they came.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn head(&mut self) -> std::io::Result<String> {
+        let mut head = String::new();
+        loop {
+            let before = head.len();
+            if self.0.read_line(&mut head).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if head[before..].trim_end().is_empty() {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// Reads exactly this many bytes.
+    ///
+    /// # Errors
+    /// The connection broke or ended before.
+    pub async fn bytes(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Reads one chunk of a chunked body; it is empty at the body's end, whose trailers are left unread.
+    ///
+    /// # Errors
+    /// The connection broke, or what came is no chunk.
+    pub async fn chunk(&mut self) -> Result<Vec<u8>, Error> {
+        let size = usize::from_str_radix(&self.line().await?, 16)?;
+        let chunk = self.bytes(size).await?;
+        if size > 0 {
+            self.line().await?;
+        }
+        Ok(chunk)
+    }
+
+    /// Reads what is there, or waits for the first bytes; empty at the end of the connection. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn some(&mut self) -> std::io::Result<Bytes> {
+        let some = Bytes::copy_from_slice(self.0.fill_buf().await?);
+        self.0.consume(some.len());
+        Ok(some)
+    }
+
+    /// Waits for the end of the connection, orderly or not, passing over what still comes.
+    pub async fn ended(&mut self) {
+        while self.some().await.is_ok_and(|some| !some.is_empty()) {}
     }
 
     /// Reads one whole HTTP/1.1 response: by length, chunked, or to the end of the connection.

@@ -6,12 +6,14 @@ pub mod client;
 pub mod fly;
 pub mod process;
 mod router;
+mod scripted;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 pub use router::{Router, RouterOptions};
+pub use scripted::ScriptedCell;
 
 /// The system's binaries, of the same profile as the running executable.
 #[derive(Debug)]

@@ -4,8 +4,14 @@
     reason = "a test that meets what it did not expect has failed"
 )]
 
+mod abuse;
 mod check;
+mod drain;
 mod echo;
 mod explain;
+mod reload;
 mod replay;
 mod routing;
+mod scene;
+mod stream;
+mod wake;

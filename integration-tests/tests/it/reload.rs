@@ -1,0 +1,239 @@
+//! The registry changes under a running router, and nothing that runs notices.
+
+use futures_util::{SinkExt, StreamExt};
+use http::StatusCode;
+use integration_tests::client;
+use integration_tests::fly::MachineSpec;
+use integration_tests::{Router, RouterOptions, ScriptedCell};
+use ring::digest::{Context, SHA256};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::scene::{HOST, at, driven, hex, options, pieces, real, registry, router, running, said};
+
+const LOADED: &str = "registry loaded";
+const REFUSED: &str = "registry refused: the last good one serves on";
+
+async fn status(router: &Router, host: &str) -> StatusCode {
+    client::get(router.addr(), host, "/up")
+        .await
+        .unwrap()
+        .status
+}
+
+async fn cells_of(router: &Router) -> Value {
+    said(router, LOADED).await["cells"].take()
+}
+
+#[tokio::test]
+async fn an_upload_outlives_every_edit() {
+    let (router, alice, fly) = real(MachineSpec::cell("cells", "alice")).await;
+    let bob = running(&fly, MachineSpec::cell("cells", "bob")).await;
+    let (upload, stored) = driven(&router);
+    let (mut body, mut digest) = (pieces(96 * 64 * 1024), Context::new(&SHA256));
+    let mut go_on = async || {
+        for _ in 0..16 {
+            let piece = body.next().await.unwrap();
+            digest.update(&piece);
+            upload.send(piece).await.unwrap();
+        }
+    };
+    go_on().await;
+
+    let both = json!({ "alice": at(alice.address()), "bob": at(bob.address()) });
+    assert_eq!(
+        status(&router, "bob.example.com").await,
+        StatusCode::NOT_FOUND
+    );
+    router.save(&registry(both.clone()));
+    assert_eq!(cells_of(&router).await, 2);
+    assert_eq!(status(&router, "bob.example.com").await, StatusCode::OK);
+    go_on().await;
+
+    let mut edited = both.clone();
+    edited["alice"]["max_in_flight"] = json!(3);
+    edited["alice"]["hosts"] = json!(["www.alice.org"]);
+    router.save(&registry(edited));
+    assert_eq!(cells_of(&router).await, 2);
+    assert_eq!(status(&router, "www.alice.org").await, StatusCode::OK);
+    go_on().await;
+
+    router.save(
+        "{\n  \"version\": 1,\n  \"cells\": { \"alice\": { \"addres\": \"127.0.0.1:1\" } }\n}\n",
+    );
+    assert_eq!(said(&router, REFUSED).await["problems"], 1);
+    let place = router.next_event(|event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("registry.json:3:") && message.contains("addres")
+    });
+    place.await;
+    for host in [HOST, "bob.example.com", "www.alice.org"] {
+        assert_eq!(status(&router, host).await, StatusCode::OK, "{host}");
+    }
+    go_on().await;
+
+    // Even without its entry, what runs to the cell runs on.
+    router.save(&registry(json!({ "bob": at(bob.address()) })));
+    assert_eq!(cells_of(&router).await, 1);
+    assert_eq!(status(&router, HOST).await, StatusCode::NOT_FOUND);
+    go_on().await;
+
+    router.save(&registry(both));
+    assert_eq!(cells_of(&router).await, 2);
+    assert_eq!(status(&router, HOST).await, StatusCode::OK);
+    go_on().await;
+
+    drop(go_on);
+    drop(upload);
+    let stored = stored.await.unwrap().unwrap();
+    assert_eq!(stored.json()["sha256"], hex(digest));
+}
+
+#[tokio::test]
+async fn every_way_of_saving_is_seen() {
+    let cell = at(([127, 0, 0, 1], 1).into());
+    let router = router(json!({ "a": cell })).await;
+    router.save(&registry(json!({ "a": cell, "b": cell })));
+    assert_eq!(cells_of(&router).await, 2);
+    router.save_in_place(&registry(json!({ "a": cell, "b": cell, "c": cell })));
+    assert_eq!(cells_of(&router).await, 3);
+    for count in [1, 2] {
+        let cells: Value = ["a", "b"][..count]
+            .iter()
+            .map(|name| ((*name).to_owned(), cell.clone()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        router.save_by_symlink(&registry(cells));
+        assert_eq!(cells_of(&router).await, count);
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_reads_the_file_again_though_nothing_changed() {
+    let router = router(json!({ "a": at(([127, 0, 0, 1], 1).into()) })).await;
+    for _ in 0..2 {
+        router.hang_up();
+        assert_eq!(cells_of(&router).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_half_written_changes_nothing_until_it_is_whole() {
+    let (router, alice, _fly) = real(MachineSpec::cell("cells", "alice")).await;
+    let whole = registry(json!({ "alice": at(alice.address()), "bob": at(alice.address()) }));
+    let (first, second) = whole.split_at(whole.len() / 2);
+    router.save_in_place(first);
+    said(&router, REFUSED).await;
+    assert_eq!(status(&router, HOST).await, StatusCode::OK);
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(router.registry())
+        .unwrap();
+    std::io::Write::write_all(&mut file, second.as_bytes()).unwrap();
+    assert_eq!(cells_of(&router).await, 2);
+    assert_eq!(status(&router, "bob.example.com").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_for_a_while_changes_nothing() {
+    let (router, alice, _fly) = real(MachineSpec::cell("cells", "alice")).await;
+    std::fs::remove_file(router.registry()).unwrap();
+    router.hang_up();
+    said(&router, REFUSED).await;
+    assert_eq!(status(&router, HOST).await, StatusCode::OK);
+    let cell = at(alice.address());
+    router.save(&registry(json!({ "alice": cell, "bob": cell })));
+    assert_eq!(cells_of(&router).await, 2);
+}
+
+#[tokio::test]
+async fn a_websocket_stays_open_whatever_is_edited() {
+    let (router, alice, fly) = real(MachineSpec::cell("cells", "alice")).await;
+    let bob = running(&fly, MachineSpec::cell("cells", "bob")).await;
+    let mut socket = client::websocket(router.addr(), HOST, "/live", &[])
+        .await
+        .unwrap();
+    let hello = socket.next().await.unwrap().unwrap();
+    assert!(hello.to_text().unwrap().contains("alice"));
+    let mut entry = at(alice.address());
+    entry["tunnel_idle_timeout_ms"] = json!(60_000);
+    for cells in [
+        json!({ "alice": at(alice.address()), "bob": at(bob.address()) }),
+        json!({ "alice": entry, "bob": at(bob.address()) }),
+        json!({ "alice": entry }),
+        json!({ "alice": at(bob.address()) }),
+        json!({ "bob": at(bob.address()) }),
+    ] {
+        router.save(&registry(cells));
+        said(&router, LOADED).await;
+        socket.send(Message::text("still here")).await.unwrap();
+        let echo = socket.next().await.unwrap().unwrap();
+        assert_eq!(echo.to_text().unwrap(), "still here");
+    }
+    socket.close(None).await.unwrap();
+    let record = router.next_record(|record| record["status"] == 101).await;
+    assert_eq!(record["response_body"], "complete");
+}
+
+#[tokio::test]
+async fn a_pooled_connection_does_not_outlive_a_move() {
+    let (old, new) = (ScriptedCell::listen().await, ScriptedCell::listen().await);
+    let router = router(json!({ "alice": at(old.addr()) })).await;
+    let answered = tokio::spawn(client::get(router.addr(), HOST, "/one"));
+    let (mut upstream, _) = old.request().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    answered.await.unwrap().unwrap();
+    router.save(&registry(json!({ "alice": at(new.addr()) })));
+    said(&router, LOADED).await;
+    let answered = tokio::spawn(client::get(router.addr(), HOST, "/two"));
+    let (mut upstream, head) = new.request().await;
+    assert!(head.starts_with("GET /two "), "{head}");
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(answered.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_paused_cell_holds_its_requests_until_it_is_active() {
+    let (router, alice, _fly) = real(MachineSpec::cell("cells", "alice")).await;
+    let mut entry = at(alice.address());
+    entry["state"] = json!("paused");
+    router.save(&registry(json!({ "alice": entry })));
+    said(&router, LOADED).await;
+    let held = tokio::spawn(client::get(router.addr(), HOST, "/whoami"));
+    // The paused cell's own record tells that it was held: it has waited.
+    router.save(&registry(json!({ "alice": at(alice.address()) })));
+    said(&router, LOADED).await;
+    assert_eq!(held.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn secrets_that_are_missing_are_told_with_their_place() {
+    let with = |secret: Value| {
+        let mut cell = at(([127, 0, 0, 1], 1).into());
+        cell["secret"] = secret;
+        json!({ "alice": cell })
+    };
+    let nowhere = with(json!({ "env": "NO_SUCH_SECRET" }));
+    let (status, said_at_start) =
+        Router::refused(RouterOptions::new(registry(nowhere.clone()))).await;
+    assert!(!status.success());
+    for part in ["$.cells.alice.secret", "NO_SUCH_SECRET"] {
+        assert!(said_at_start.contains(part), "{part} in {said_at_start}");
+    }
+
+    let router = Router::start(options(with(json!({ "env": "THERE" }))).env("THERE", "s")).await;
+    router.save(&registry(nowhere));
+    said(&router, REFUSED).await;
+    router
+        .next_event(|event| {
+            let message = event["message"].as_str().unwrap_or_default();
+            message.contains("$.cells.alice.secret") && message.contains("NO_SUCH_SECRET")
+        })
+        .await;
+}
