@@ -115,6 +115,18 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map_err(|error| RunError::System("cannot start a worker", error))?;
 
     runtime.block_on(async {
+        let told = || -> io::Result<_> {
+            let [terminate, interrupt, hangup] = [
+                SignalKind::terminate(),
+                SignalKind::interrupt(),
+                SignalKind::hangup(),
+            ]
+            .map(signal);
+            Ok((terminate?, interrupt?, hangup?))
+        };
+        // Before anybody is told that the router is there: a signal that is not listened for ends the process.
+        let (mut terminate, mut interrupt, hangup) =
+            told().map_err(|error| RunError::System("cannot listen for signals", error))?;
         for address in addresses {
             tracing::info!(%address, cells, workers = config.workers, place = ?config.place, "listening");
         }
@@ -124,8 +136,6 @@ pub fn run(config: Config) -> Result<(), RunError> {
             tracing::warn!("no FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
         }
         let stopped = async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
             let told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
             let mut told = told;
             told().await;
@@ -137,13 +147,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 () = told() => tracing::warn!(cut = drain.running(), "told to stop at once"),
             }
             drain.advance(Stop::Now);
-            Ok(())
         };
         tokio::select! {
-            stopped = stopped => stopped,
-            followed = reload::follow(&config.registry, &shared.publisher, &shared.cells) => followed,
+            () = stopped => Ok(()),
+            never = reload::follow(&config.registry, &shared.publisher, &shared.cells, hangup) => match never {},
         }
-        .map_err(|error| RunError::System("cannot listen for signals", error))
     })?;
     for worker in workers {
         // A worker that panicked has said so; the others have finished their work all the same.
