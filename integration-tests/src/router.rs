@@ -123,7 +123,8 @@ impl Router {
     /// # Panics
     /// It cannot be started at all.
     pub async fn refused(options: RouterOptions) -> (ExitStatus, String) {
-        let (process, ..) = Self::spawn(options);
+        // The folder must stay until the process has read from it.
+        let (process, _registry, _folder) = Self::spawn(options);
         let status = process.exited().await;
         // Ends when the output has ended.
         process.stderr.find(|_| None::<()>).await;
