@@ -290,7 +290,8 @@ impl<G: Unpin> Body for Relayed<G> {
         this.waiting = None;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                let last = body.is_end_stream();
+                // Who was promised a length does not ask for more once it has come.
+                let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
                 this.count(frame.data_ref().map_or(0, Bytes::len));
                 if last {
                     this.complete();
