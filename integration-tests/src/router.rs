@@ -123,6 +123,7 @@ impl Router {
     /// # Panics
     /// It cannot be started at all.
     pub async fn refused(options: RouterOptions) -> (ExitStatus, String) {
+        // The folder must stay until the process has read from it.
         let (process, _registry, _folder) = Self::spawn(options);
         let status = process.exited().await;
         // Ends when the output has ended.

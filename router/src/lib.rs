@@ -23,8 +23,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -137,6 +138,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map_err(|error| RunError::System("cannot start a worker", error))?;
 
     runtime.block_on(async {
+        // Before anybody is told that the router is there: a signal that is not listened for ends the process.
+        let signals = Signals::listen().map_err(|error| RunError::System("cannot listen for signals", error))?;
         for (address, tls) in addresses {
             tracing::info!(%address, tls, cells, workers = config.workers, place = ?config.place, "listening");
         }
@@ -145,33 +148,19 @@ pub fn run(config: Config) -> Result<(), RunError> {
         } else if matches!(config.place, config::Place::Fly(_)) {
             tracing::warn!("no FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
         }
-        let stopped = async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let told = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
-            let mut told = told;
-            told().await;
-            tracing::info!(running = drain.running(), "draining: running work may finish");
-            drain.advance(Stop::Draining);
-            tokio::select! {
-                () = drain.finished() => {}
-                () = tokio::time::sleep(config.drain) => tracing::warn!(cut = drain.running(), "drain time is over"),
-                () = told() => tracing::warn!(cut = drain.running(), "told to stop at once"),
+        let certificates = async {
+            match folder {
+                Some(folder) => folder.follow(&chooser).await,
+                None => std::future::pending().await,
             }
-            drain.advance(Stop::Now);
-            Ok(())
         };
+        let Signals { stop, hangup } = signals;
         tokio::select! {
-            stopped = stopped => stopped,
-            () = async {
-                match folder {
-                    Some(folder) => folder.follow(&chooser).await,
-                    None => std::future::pending().await,
-                }
-            } => Ok(()),
-            followed = reload::follow(&config.registry, &shared.publisher, &shared.cells) => followed,
+            () = stop_when_told(stop, &drain, config.drain) => {}
+            () = certificates => {}
+            never = reload::follow(&config.registry, &shared.publisher, &shared.cells, hangup) => match never {},
         }
-        .map_err(|error| RunError::System("cannot listen for signals", error))
+        Ok(())
     })?;
     for worker in workers {
         // A worker that panicked has said so; the others have finished their work all the same.
@@ -179,6 +168,62 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The signals that the router acts on.
+struct Signals {
+    stop: Told,
+    hangup: Signal,
+}
+
+/// SIGTERM and SIGINT, which mean the same.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let [terminate, interrupt, hangup] = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+        ]
+        .map(signal);
+        let stop = Told {
+            terminate: terminate?,
+            interrupt: interrupt?,
+        };
+        Ok(Self {
+            stop,
+            hangup: hangup?,
+        })
+    }
+}
+
+impl Told {
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for the word to stop, then for running work: until it is done, its time is over, or the word comes again.
+async fn stop_when_told(mut stop: Told, drain: &Drain, patience: Duration) {
+    stop.told().await;
+    tracing::info!(
+        running = drain.running(),
+        "draining: running work may finish"
+    );
+    drain.advance(Stop::Draining);
+    tokio::select! {
+        () = drain.finished() => {}
+        () = tokio::time::sleep(patience) => tracing::warn!(cut = drain.running(), "drain time is over"),
+        () = stop.told() => tracing::warn!(cut = drain.running(), "told to stop at once"),
+    }
+    drain.advance(Stop::Now);
 }
 
 /// Reads the folder of certificates for the first time; one that cannot be used is told of.

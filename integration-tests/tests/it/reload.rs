@@ -15,7 +15,7 @@ const LOADED: &str = "registry loaded";
 const REFUSED: &str = "registry refused: the last good one serves on";
 
 async fn status(router: &Router, host: &str) -> StatusCode {
-    client::get(router.addr(), host, "/up")
+    client::get(router.addr(), host, "/whoami")
         .await
         .unwrap()
         .status

@@ -70,6 +70,8 @@ pub struct Relayed<G = ()> {
     /// Since when the sender has been waited for, and until when it may be silent.
     waiting: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// All of it was passed on.
+    whole: bool,
     /// Let go when the body is over, whichever way.
     guard: Option<G>,
     at_end: fn(G),
@@ -110,6 +112,7 @@ impl Relayed {
             leftovers: None,
             waiting: None,
             deadline: None,
+            whole: true,
             guard: None,
             at_end: |()| (),
         }
@@ -164,6 +167,7 @@ impl<G> Relayed<G> {
             leftovers,
             waiting: None,
             deadline: None,
+            whole: false,
             guard,
             at_end,
         };
@@ -185,6 +189,7 @@ impl<G> Relayed<G> {
 
     fn complete(&mut self) {
         self.set_ending(Ending::Complete);
+        self.whole = true;
         self.leftovers = None;
         if let Some(guard) = self.guard.take() {
             (self.at_end)(guard);
@@ -285,7 +290,8 @@ impl<G: Unpin> Body for Relayed<G> {
         this.waiting = None;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                let last = body.is_end_stream();
+                // Who was promised a length does not ask for more once it has come.
+                let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
                 this.count(frame.data_ref().map_or(0, Bytes::len));
                 if last {
                     this.complete();
@@ -300,8 +306,10 @@ impl<G: Unpin> Body for Relayed<G> {
         })
     }
 
+    /// Only what has been passed on has ended: an HTTP/2 body may learn of its end between two looks, and whoever
+    /// asks would not come for it then.
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        self.body.is_none() || self.whole
     }
 
     fn size_hint(&self) -> SizeHint {

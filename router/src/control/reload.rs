@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::look::look;
@@ -113,12 +113,13 @@ fn secret(
 }
 
 /// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What
-/// is broken is reported and changes nothing.
-///
-/// # Errors
-/// Where the signal cannot be listened for.
-pub async fn follow(file: &Path, publisher: &Publisher, cells: &Cells) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+/// is broken is reported and changes nothing. `hangup` is that signal.
+pub async fn follow(
+    file: &Path,
+    publisher: &Publisher,
+    cells: &Cells,
+    mut hangup: Signal,
+) -> std::convert::Infallible {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut loaded = look(file);

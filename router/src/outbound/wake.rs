@@ -1,6 +1,6 @@
 //! Waking a cell: once for all who wait, for as long as anybody waits.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether a started cell answers; it starts low, for most answer at once.
 const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// How long the platform is asked to wait for a start before its state is looked at: a start that failed leaves the
+/// machine stopped, and a wait for `started` does not tell.
+const WAIT_SLICE: Duration = Duration::from_secs(2);
+/// The states of a machine whose start has come to nothing.
+const FALLEN_BACK: [&str; 4] = ["created", "stopped", "suspended", "failed"];
+/// How often a machine is started before the cell counts as one that cannot be woken.
+const STARTS: usize = 3;
 /// How long one such look may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -101,23 +108,7 @@ async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<Soc
     };
     let (app, machine) = (app.as_str(), machine.as_str());
     tracing::info!(cell = cell.name.as_str(), app, machine, "waking");
-    start(machines, app, machine).await?;
-    let address = loop {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        match machines.wait_started(app, machine, patience).await {
-            Ok(true) => match machines.machine(app, machine).await {
-                Ok(found) => {
-                    break found
-                        .private_ip
-                        .ok_or("the Machines API names no private address for it")?;
-                }
-                Err(error) => retryable(error)?,
-            },
-            Ok(false) => {}
-            Err(error) => retryable(error)?,
-        }
-        sleep(FIRST_PAUSE).await;
-    };
+    let address = started(machines, app, machine, deadline).await?;
     let address = SocketAddr::new(address.to_canonical(), *port);
     let url = format!("http://{address}{}", cell.ready_path);
     let mut pause = FIRST_PROBE_PAUSE;
@@ -126,6 +117,39 @@ async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<Soc
         pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
     }
     Ok(address)
+}
+
+/// Starts the machine and waits until it is started, starting it again where that failed; its private address.
+async fn started(
+    machines: &Machines,
+    app: &str,
+    machine: &str,
+    deadline: Instant,
+) -> Result<IpAddr, String> {
+    for _ in 0..STARTS {
+        start(machines, app, machine).await?;
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match machines
+                .wait_started(app, machine, patience.min(WAIT_SLICE))
+                .await
+            {
+                Ok(_) => match machines.machine(app, machine).await {
+                    Ok(found) if found.state == "started" => {
+                        return found.private_ip.ok_or_else(|| {
+                            "the Machines API names no private address for it".to_owned()
+                        });
+                    }
+                    Ok(found) if FALLEN_BACK.contains(&found.state.as_str()) => break,
+                    Ok(_) => {}
+                    Err(error) => retryable(error)?,
+                },
+                Err(error) => retryable(error)?,
+            }
+            sleep(FIRST_PAUSE).await;
+        }
+    }
+    Err(format!("its machine did not stay started, {STARTS} times"))
 }
 
 /// Asks for the start until it is granted, or the machine is found on its way.
