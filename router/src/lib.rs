@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::control::certificates::Folder;
-use crate::control::reload::{self, LoadError};
+use crate::control::reload::{LoadError, Source};
 use crate::inbound::accept;
 use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
@@ -77,7 +77,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// `RunError` where it cannot start.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let snapshot = reload::load(&config.registry, |name| std::env::var(name).ok())
+    let (source, snapshot) = Source::open(config.registry.clone())
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
     let cells = snapshot.registry.len();
     let chooser = Arc::new(Chooser::default());
@@ -158,7 +158,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         tokio::select! {
             () = stop_when_told(stop, &drain, config.drain) => {}
             () = certificates => {}
-            never = reload::follow(&config.registry, &shared.publisher, &shared.cells, hangup) => match never {},
+            never = source.follow(&shared.publisher, &shared.cells, hangup) => match never {},
         }
         Ok(())
     })?;

@@ -172,8 +172,6 @@ impl Service {
             hold::until_changed(&cell, began, self.current.changes())
                 .await
                 .map_err(fail)?;
-            // The worker's own view follows in a task of its own; let it see what we have seen.
-            self.current.refresh();
             record.waited.set(Some(began.elapsed()));
         }
     }

@@ -99,10 +99,6 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
     spawn_local(read_leftovers(unread));
     spawn_local(async move { log.run().await });
     spawn_local(sweep(pool));
-    spawn_local({
-        let service = Rc::clone(&service);
-        async move { service.current.follow().await }
-    });
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;

@@ -80,14 +80,13 @@ async fn answer(mut connection: Raw, heads: Arc<Mutex<Vec<String>>>) {
             if connection.head().await.is_err() {
                 return;
             }
-        } else if let Some(length) = length {
-            if connection
+        } else if let Some(length) = length
+            && connection
                 .bytes(length.trim().parse().unwrap())
                 .await
                 .is_err()
-            {
-                return;
-            }
+        {
+            return;
         }
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         if connection.write(answer).await.is_err() {

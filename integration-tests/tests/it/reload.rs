@@ -61,7 +61,7 @@ async fn an_upload_outlives_every_edit() {
     router.save(
         "{\n  \"version\": 1,\n  \"cells\": { \"alice\": { \"addres\": \"127.0.0.1:1\" } }\n}\n",
     );
-    assert_eq!(said(&router, REFUSED).await["problems"], 1);
+    assert_eq!(said(&router, REFUSED).await["problems"], 2);
     let place = router.next_event(|event| {
         let message = event["message"].as_str().unwrap_or_default();
         message.contains("registry.json:3:") && message.contains("addres")
@@ -83,7 +83,6 @@ async fn an_upload_outlives_every_edit() {
     assert_eq!(status(&router, HOST).await, StatusCode::OK);
     go_on().await;
 
-    drop(go_on);
     drop(upload);
     let stored = stored.await.unwrap().unwrap();
     assert_eq!(stored.json()["sha256"], hex(digest));
@@ -171,6 +170,9 @@ async fn a_websocket_stays_open_whatever_is_edited() {
         assert_eq!(echo.to_text().unwrap(), "still here");
     }
     socket.close(None).await.unwrap();
+    // The close handshake: the cell's frame, then its end.
+    while socket.next().await.is_some() {}
+    drop(socket);
     let record = router.next_record(|record| record["status"] == 101).await;
     assert_eq!(record["response_body"], "complete");
 }

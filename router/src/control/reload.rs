@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::look::look;
+use super::look::{Seen, look};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
 use crate::registry::{Problem, Registry, SecretSource};
@@ -112,32 +112,51 @@ fn secret(
         .map_err(|none| format!("{named}: {none}"))
 }
 
-/// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What
-/// is broken is reported and changes nothing. `hangup` is that signal.
-pub async fn follow(
-    file: &Path,
-    publisher: &Publisher,
-    cells: &Cells,
-    mut hangup: Signal,
-) -> std::convert::Infallible {
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut loaded = look(file);
-    let mut last = loaded;
-    loop {
-        let asked = tokio::select! {
-            _ = ticks.tick() => false,
-            asked = hangup.recv() => asked.is_some(),
-        };
-        let now = look(file);
-        // Written to at this moment, perhaps: wait until two looks agree.
-        let at_rest = now == last;
-        last = now;
-        if !asked && (now.is_none() || now == loaded || !at_rest) {
-            continue;
+/// The registry file, and the state of it that was loaded last.
+#[derive(Debug)]
+pub struct Source {
+    file: PathBuf,
+    loaded: Option<Seen>,
+}
+
+impl Source {
+    /// Loads the file for the first time.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn open(file: PathBuf) -> Result<(Self, Snapshot), LoadError> {
+        // Looked at before it is read: a save that falls in between is seen as one.
+        let loaded = look(&file);
+        let snapshot = load(&file, |name| std::env::var(name).ok())?;
+        Ok((Self { file, loaded }, snapshot))
+    }
+
+    /// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What
+    /// is broken is reported and changes nothing. `hangup` is that signal.
+    pub async fn follow(
+        mut self,
+        publisher: &Publisher,
+        cells: &Cells,
+        mut hangup: Signal,
+    ) -> std::convert::Infallible {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = self.loaded;
+        loop {
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                asked = hangup.recv() => asked.is_some(),
+            };
+            let now = look(&self.file);
+            // Written to at this moment, perhaps: wait until two looks agree.
+            let at_rest = now == last;
+            last = now;
+            if !asked && (now.is_none() || now == self.loaded || !at_rest) {
+                continue;
+            }
+            self.loaded = now;
+            reload(&self.file, publisher, cells).await;
         }
-        loaded = now;
-        reload(file, publisher, cells).await;
     }
 }
 

@@ -39,11 +39,11 @@ impl Publisher {
     }
 }
 
-/// One worker's view of the version in force: reading it touches nothing that another core writes.
+/// One worker's view of the version in force: reading it writes nothing that another core reads.
 #[derive(Debug)]
 pub struct Current {
     here: RefCell<Arc<Snapshot>>,
-    source: watch::Receiver<Arc<Snapshot>>,
+    source: RefCell<watch::Receiver<Arc<Snapshot>>>,
 }
 
 impl Current {
@@ -52,32 +52,22 @@ impl Current {
         let first = source.borrow_and_update().clone();
         Self {
             here: RefCell::new(first),
-            source,
+            source: RefCell::new(source),
         }
     }
 
     /// The version in force. Let go of it before waiting for anything.
     pub fn read(&self) -> Ref<'_, Arc<Snapshot>> {
-        self.here.borrow()
-    }
-
-    /// Follows the publisher until it is gone. Cancel safe.
-    pub async fn follow(&self) {
-        let mut source = self.source.clone();
-        self.refresh();
-        while source.changed().await.is_ok() {
-            self.refresh();
+        let mut source = self.source.borrow_mut();
+        // An error means that the publisher is gone, and with it all change.
+        if source.has_changed().unwrap_or(false) {
+            self.here.replace(source.borrow_and_update().clone());
         }
-    }
-
-    /// Looks at once whether there is a newer version.
-    pub fn refresh(&self) {
-        let next = self.source.borrow().clone();
-        self.here.replace(next);
+        self.here.borrow()
     }
 
     /// Tells of changes, for a request that waits for one.
     pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.source.clone()
+        self.source.borrow().clone()
     }
 }

@@ -79,11 +79,6 @@ impl Connection {
         self.used
     }
 
-    /// How long it was idle before it was taken.
-    pub fn idle(&self) -> Duration {
-        self.idle_since.elapsed()
-    }
-
     /// Keeps it for the next request, if it is fit for one.
     pub fn release(mut self) {
         self.idle_since = Instant::now();

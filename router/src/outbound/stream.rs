@@ -28,9 +28,6 @@ use crate::wire::{forward, hop_by_hop};
 /// the same: some cells never say it (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// A connection that has been idle for longer than this is sent nothing that could not be sent again.
-const WARM: Duration = Duration::from_millis(100);
-
 /// What is held while an answer's body is on its way.
 #[derive(Debug)]
 pub struct Lease {
@@ -139,9 +136,7 @@ impl Upstream {
 
         let mut connection = self.connection(&to, record).await?;
         seal(&mut head);
-        let mut spare =
-            (connection.used() && connection.idle() > WARM && repeatable(&head, record))
-                .then(|| head.clone());
+        let mut spare = (connection.used() && repeatable(&head, record)).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         let response = loop {
             record.upstream.set(Some(connection.address));
