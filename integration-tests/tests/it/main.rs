@@ -14,4 +14,5 @@ mod replay;
 mod routing;
 mod scene;
 mod stream;
+mod tls;
 mod wake;
