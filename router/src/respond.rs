@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, ReplayKind};
@@ -58,7 +59,7 @@ pub fn replay(
 }
 
 /// What was decided without the cell.
-pub fn answer(answer: Answer, request: &HeaderMap) -> Words {
+pub fn answer(answer: Answer, audience: Audience) -> Words {
     let (status, text, retry_after) = match answer {
         Answer::Malformed(Malformed::Host) => (
             StatusCode::BAD_REQUEST,
@@ -113,7 +114,7 @@ pub fn answer(answer: Answer, request: &HeaderMap) -> Words {
             Some(after),
         ),
     };
-    page(status, answer.reason(), text, retry_after, request)
+    page(status, answer.reason(), text, retry_after, audience)
 }
 
 /// How a failure is told and logged.
@@ -128,7 +129,7 @@ pub struct Failure {
 }
 
 /// What went wrong on the way to the cell, `retry_after` being how long the cell's entry asks clients to wait.
-pub fn failure(error: &StreamError, retry_after: Duration, request: &HeaderMap) -> Failure {
+pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -> Failure {
     const UNREACHABLE: &str = "This address cannot be reached right now. Please try again later.";
     const SLOW: &str = "This address did not answer in time. Please try again later.";
     let (status, reason, text, blame) = match error {
@@ -195,21 +196,10 @@ pub fn failure(error: &StreamError, retry_after: Duration, request: &HeaderMap) 
     };
     let retry_after = status.is_server_error().then_some(retry_after);
     Failure {
-        words: page(status, reason, text, retry_after, request),
+        words: page(status, reason, text, retry_after, audience),
         reason,
         blame,
     }
-}
-
-/// The same answer to a HEAD: it says how long its body would be, and has none (RFC 9110 section 9.3.2). The codec sees
-/// to that in HTTP/1.1 only.
-pub fn to_head(words: Words) -> Words {
-    let (mut parts, body) = words.into_parts();
-    if !body.is_empty() {
-        let length = HeaderValue::from(body.len());
-        parts.headers.insert(header::CONTENT_LENGTH, length);
-    }
-    Response::from_parts(parts, Bytes::new())
 }
 
 /// One text as HTML for browsers, JSON for programs that ask for it, plain for the rest; never stored by a cache.
@@ -218,9 +208,9 @@ fn page(
     reason: &str,
     text: &str,
     retry_after: Option<Duration>,
-    request: &HeaderMap,
+    audience: Audience,
 ) -> Words {
-    let wanted = Wanted::of(request);
+    let wanted = audience.wanted;
     let body = match wanted {
         Wanted::Html => format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
@@ -237,13 +227,21 @@ fn page(
         ),
         Wanted::Text => format!("{text}\n"),
     };
-    let mut response = Response::new(Bytes::from(body));
+    let length = HeaderValue::from(body.len());
+    // An answer to HEAD says how long its body would be, and has none (RFC 9110 section 9.3.2).
+    let body = if audience.head_only {
+        Bytes::new()
+    } else {
+        Bytes::from(body)
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static(wanted.content_type()),
     );
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(after) = retry_after {
         headers.insert(
@@ -258,6 +256,23 @@ fn page(
         );
     }
     response
+}
+
+/// To whom the router speaks: all that it has to know of a request to word an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audience {
+    wanted: Wanted,
+    head_only: bool,
+}
+
+impl Audience {
+    /// Whoever sent this head.
+    pub fn of(head: &Parts) -> Self {
+        Self {
+            wanted: Wanted::of(&head.headers),
+            head_only: head.method == Method::HEAD,
+        }
+    }
 }
 
 /// The form in which a client wants to be answered.

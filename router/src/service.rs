@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::live::snapshot::Current;
 use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
 use crate::outbound::{StreamError, hold};
 use crate::registry::{Cell, HostName};
-use crate::respond::{self, Words};
+use crate::respond::{self, Audience, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
 use crate::wire::signature::{Bound, Keys};
@@ -48,81 +48,57 @@ pub struct Service {
     pub ids: Ids,
 }
 
-/// What became of a request before its cell was asked.
+/// What a decision came to.
 enum Outcome {
+    /// The router answers.
     Words(Words),
-    Stream(Destination, PathAndQuery, Option<String>, Option<Arc<Keys>>),
+    /// The cell is asked.
+    Stream(Course),
+    /// The request waits until the entry of this cell changes.
+    Hold(Arc<Cell>),
+}
+
+/// A request's way to its cell.
+struct Course {
+    to: Destination,
+    /// Path and query as the cell gets them.
+    target: PathAndQuery,
+    stripped_prefix: Option<String>,
+    keys: Option<Arc<Keys>>,
 }
 
 /// A failure, and how long the cell's entry asks clients to wait after one.
 type Failed = (StreamError, Duration);
 
-/// What one decision came to.
-enum Step {
-    Decided(Outcome),
-    Held(Arc<Cell>),
-}
-
 impl Service {
     /// Answers one request. Cancelling it (the client left) ends all that was done for it.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
-        let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
-
-        let asks_for_head = head.method == Method::HEAD;
-        let outcome = self.decide(&head, length, peer, &record).await;
-        let answered = match outcome {
-            Ok(Outcome::Words(words)) => {
+        let audience = Audience::of(&head);
+        let answered = match self.decide(&head, &body, peer, audience, &record).await {
+            Ok(Ok(course)) => self.stream(head, body, peer, course, &record).await,
+            Ok(Err(words)) => {
                 self.leave(body, &head);
-                Ok(words)
-            }
-            Ok(Outcome::Stream(to, target, prefix, keys)) => {
-                let accept = head.headers.get(http::header::ACCEPT).cloned();
-                let retry_after = to.cell.limits.retry_after;
-                match self
-                    .stream(
-                        head,
-                        body,
-                        peer,
-                        to,
-                        target,
-                        prefix.as_deref(),
-                        keys,
-                        &record,
-                    )
-                    .await
-                {
-                    Ok(response) => {
-                        record.answered(response.status());
-                        return response;
-                    }
-                    Err(error) => {
-                        head = bare_head(accept);
-                        Err((error, retry_after))
-                    }
-                }
+                Ok(words.map(|words| Body::own(words, Rc::clone(&record))))
             }
             Err(failed) => {
                 self.leave(body, &head);
                 Err(failed)
             }
         };
-        let words = answered.unwrap_or_else(|(error, retry_after)| {
-            let failure = respond::failure(&error, retry_after, &head.headers);
+        let response = answered.unwrap_or_else(|(error, retry_after)| {
+            let failure = respond::failure(&error, retry_after, audience);
             record.reason.set(failure.reason);
             record.blame.set(Some(failure.blame));
             record.error.replace(Some(chain(&error)));
-            failure.words
+            failure
+                .words
+                .map(|words| Body::own(words, Rc::clone(&record)))
         });
-        record.answered(words.status());
-        let words = if asks_for_head {
-            respond::to_head(words)
-        } else {
-            words
-        };
-        words.map(|body| Body::own(body, record))
+        record.answered(response.status());
+        response
     }
 
     /// Has a body that nobody wants read on a little, or else it might take the answer with it. A client that waits
@@ -134,14 +110,16 @@ impl Service {
         }
     }
 
-    /// Resolves and decides, holding the request while its cell is paused.
+    /// Resolves and decides, holding the request while its cell is paused: the way to the cell, or the router's words.
     async fn decide(
         &self,
         head: &Parts,
-        length: BodyLength,
+        body: &Incoming,
         peer: Peer,
+        audience: Audience,
         record: &Record,
-    ) -> Result<Outcome, Failed> {
+    ) -> Result<Result<Course, Words>, Failed> {
+        let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
         let surroundings = Surroundings {
             through_edge: peer.trusted && self.config.place != Place::Elsewhere,
             replay_max_bytes: self.config.replay_max_bytes,
@@ -151,23 +129,21 @@ impl Service {
             Ok(facts) => facts,
             Err(fault) => {
                 record.blame.set(Some(Blame::Client));
-                return Ok(refuse(Answer::Malformed(fault), head, record));
+                return Ok(Err(refuse(Answer::Malformed(fault), audience, record)));
             }
         };
         let began = Instant::now();
         let mut held = None;
         loop {
-            let cell = match self.decide_once(head, &facts, record) {
-                Step::Decided(outcome) => return Ok(outcome),
-                Step::Held(cell) => cell,
+            let cell = match self.decide_once(head, &facts, audience, record) {
+                Outcome::Words(words) => return Ok(Err(words)),
+                Outcome::Stream(course) => return Ok(Ok(course)),
+                Outcome::Hold(cell) => cell,
             };
             let fail = |error| (error, cell.limits.retry_after);
             if held.is_none() {
-                let place = self
-                    .cells
-                    .hold(self.config.max_held)
-                    .ok_or_else(|| fail(StreamError::TooManyHeld))?;
-                held = Some(place);
+                let place = self.cells.hold(self.config.max_held);
+                held = Some(place.ok_or_else(|| fail(StreamError::TooManyHeld))?);
             }
             hold::until_changed(&cell, began, self.current.changes())
                 .await
@@ -177,11 +153,17 @@ impl Service {
     }
 
     /// One decision, by one snapshot.
-    fn decide_once(&self, head: &Parts, facts: &Facts<'_>, record: &Record) -> Step {
+    fn decide_once(
+        &self,
+        head: &Parts,
+        facts: &Facts<'_>,
+        audience: Audience,
+        record: &Record,
+    ) -> Outcome {
         let snapshot = self.current.read();
         let found = match decision::resolve(&snapshot.registry, facts) {
             Ok(found) => found,
-            Err(answer) => return Step::Decided(refuse(answer, head, record)),
+            Err(answer) => return Outcome::Words(refuse(answer, audience, record)),
         };
         record.found(&found.cell.name);
         let live = self.cells.live(&found.cell.name);
@@ -193,20 +175,24 @@ impl Service {
         let decided = decision::decide(&facts, &found, live.state(), &self.config.place);
         record.lane.set(decided.lane());
         record.reason.set(decided.reason());
-        Step::Decided(match decided {
-            Decision::Hold => return Step::Held(Arc::clone(found.cell)),
-            Decision::Answer(answer) => refuse(answer, head, record),
+        match decided {
+            Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
+            Decision::Answer(answer) => Outcome::Words(refuse(answer, audience, record)),
             Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
             Decision::Stream(_) => {
                 let limits = &found.cell.limits;
                 // Another worker may have taken the last place since the state was read.
                 let Some(in_flight) = live.enter(limits.max_in_flight) else {
                     record.lane.set("answer");
-                    return Step::Decided(refuse(Answer::Full(limits.retry_after), head, record));
+                    return Outcome::Words(refuse(
+                        Answer::Full(limits.retry_after),
+                        audience,
+                        record,
+                    ));
                 };
                 let whole = target_of(head);
-                let prefix = found.stripped_prefix().map(str::to_owned);
-                let target = match &prefix {
+                let stripped_prefix = found.stripped_prefix().map(str::to_owned);
+                let target = match &stripped_prefix {
                     Some(prefix) => forward::without_prefix(&whole, prefix),
                     None => whole,
                 };
@@ -215,26 +201,31 @@ impl Service {
                     live,
                     in_flight,
                 };
-                Outcome::Stream(to, target, prefix, keys.cloned())
+                Outcome::Stream(Course {
+                    to,
+                    target,
+                    stripped_prefix,
+                    keys: keys.cloned(),
+                })
             }
-        })
+        }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request's parts, each used once, on their way to the cell"
-    )]
+    /// Introduces the request to its cell and relays it.
     async fn stream(
         &self,
         mut head: Parts,
         body: Incoming,
         peer: Peer,
-        to: Destination,
-        target: PathAndQuery,
-        prefix: Option<&str>,
-        keys: Option<Arc<Keys>>,
+        course: Course,
         record: &Rc<Record>,
-    ) -> Result<Response<Body>, StreamError> {
+    ) -> Result<Response<Body>, Failed> {
+        let Course {
+            to,
+            target,
+            stripped_prefix,
+            keys,
+        } = course;
         let authority = authority_of(&head);
         let upgrade = (head.version == Version::HTTP_11)
             .then(|| hop_by_hop::upgrade(&head.headers))
@@ -244,7 +235,7 @@ impl Service {
             cell: to.cell.name.as_str(),
             authority: &authority,
             request_id: &record.id,
-            stripped_prefix: prefix,
+            stripped_prefix: stripped_prefix.as_deref(),
         };
         let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
         let pseudonym = &self.config.pseudonym;
@@ -269,24 +260,24 @@ impl Service {
                 HeaderValue::from_str(&token).expect("a token is visible ASCII"),
             );
         };
-        self.upstream
-            .stream(
-                Outgoing {
-                    head,
-                    body,
-                    upgrade,
-                },
-                to,
-                record,
-                seal,
-            )
-            .await
+        let retry_after = cell.limits.retry_after;
+        let relayed = self.upstream.stream(
+            Outgoing {
+                head,
+                body,
+                upgrade,
+            },
+            to,
+            record,
+            seal,
+        );
+        relayed.await.map_err(|error| (error, retry_after))
     }
 }
 
-fn refuse(answer: Answer, head: &Parts, record: &Record) -> Outcome {
+fn refuse(answer: Answer, audience: Audience, record: &Record) -> Words {
     record.reason.set(answer.reason());
-    Outcome::Words(respond::answer(answer, &head.headers))
+    respond::answer(answer, audience)
 }
 
 fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
@@ -308,14 +299,6 @@ fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
         host,
         path: head.uri.path(),
     }
-}
-
-/// A head that remembers only how the client wants to be answered.
-fn bare_head(accept: Option<HeaderValue>) -> Parts {
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.headers
-        .extend(accept.map(|accept| (http::header::ACCEPT, accept)));
-    head
 }
 
 fn target_of(head: &Parts) -> PathAndQuery {
