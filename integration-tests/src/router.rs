@@ -49,7 +49,7 @@ impl RouterOptions {
             ("FLY_APP_NAME", app),
             ("FLY_MACHINE_ID", id),
             ("FLY_REGION", fly.region()),
-            ("FLY_API_TOKEN", fly.token()),
+            ("CELL_ROUTER_FLY_API_TOKEN", fly.token()),
         ];
         self.env
             .extend(place.map(|(name, value)| (name.to_owned(), value.to_owned())));

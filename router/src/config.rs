@@ -107,7 +107,7 @@ pub struct Settings {
     #[arg(long, env = "CELL_ROUTER_FLY_API_URL")]
     pub fly_api_url: Option<String>,
     /// Token for the Machines API, by which sleeping cells are started. Best given as a secret in the variable.
-    #[arg(long, env = "FLY_API_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "CELL_ROUTER_FLY_API_TOKEN", hide_env_values = true)]
     pub fly_api_token: Option<String>,
     /// Worker threads, each with its own listener and connections. As many as there are cores unless given.
     #[arg(long, env = "CELL_ROUTER_WORKERS")]
@@ -373,6 +373,24 @@ mod tests {
             (api.url.as_str(), api.authorization.as_str()),
             ("http://127.0.0.1:1", "FlyV1 fm2_x")
         );
+    }
+
+    #[test]
+    fn every_flag_is_a_variable_of_the_same_name() {
+        use clap::CommandFactory as _;
+        let command = Cli::command();
+        let settings: Vec<_> = command
+            .get_arguments()
+            .filter(|flag| flag.get_long().is_some_and(|name| name != "help"))
+            .collect();
+        assert!(settings.len() > 15);
+        for flag in settings {
+            let name = flag.get_long().unwrap().to_uppercase().replace('-', "_");
+            assert_eq!(
+                flag.get_env().unwrap().to_str().unwrap(),
+                format!("CELL_ROUTER_{name}")
+            );
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         if let Some(api) = &config.machines_api {
             tokio::spawn(wake::run(orders, Machines::new(api.clone())));
         } else if matches!(config.place, config::Place::Fly(_)) {
-            tracing::warn!("no FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
+            tracing::warn!("no CELL_ROUTER_FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
         }
         let certificates = async {
             match folder {
