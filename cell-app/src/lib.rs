@@ -1,7 +1,7 @@
 //! One tenant's cell: posts in SQLite, uploads on its own volume, live pushes.
 //!
-//! A request passes [`server`] (bytes), [`entrance`] (is it ours, and did it come through the front door?), and then
-//! the routes of [`app`]. A cell knows its tenant only through its settings; nothing here knows of another tenant.
+//! A request passes `server` (bytes), `entrance` (is it ours, and did it come through the front door?), and then
+//! the routes of `app`. A cell knows its tenant only through its settings; nothing here knows of another tenant.
 
 mod app;
 mod config;
