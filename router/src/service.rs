@@ -166,13 +166,17 @@ impl Service {
             Err(answer) => return Outcome::Words(refuse(answer, audience, record)),
         };
         record.found(&found.cell.name);
-        let live = self.cells.live(&found.cell.name);
         let keys = snapshot.keys.get(&found.cell.name);
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
             ..facts.clone()
         };
-        let decided = decision::decide(&facts, &found, live.state(), &self.config.place);
+        let decided = decision::decide(
+            &facts,
+            &found,
+            self.cells.state(&found.cell.name),
+            &self.config.place,
+        );
         record.lane.set(decided.lane());
         record.reason.set(decided.reason());
         match decided {
@@ -181,6 +185,7 @@ impl Service {
             Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
             Decision::Stream(_) => {
                 let limits = &found.cell.limits;
+                let live = self.cells.live(&found.cell.name);
                 // Another worker may have taken the last place since the state was read.
                 let Some(in_flight) = live.enter(limits.max_in_flight) else {
                     record.lane.set("answer");

@@ -56,6 +56,12 @@ impl Cells {
         Arc::clone(&self.cells.entry(name.clone()).or_default())
     }
 
+    /// What a decision needs to know of a cell; of one that nothing was streamed to, nothing is kept.
+    pub fn state(&self, name: &CellName) -> CellState {
+        let live = self.cells.get(name);
+        live.map_or_else(CellState::default, |live| live.state())
+    }
+
     /// Forgets cells that are not in use and that `keep` does not name.
     pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
         self.cells
@@ -94,8 +100,7 @@ impl Drop for InFlight {
 }
 
 impl Live {
-    /// What a decision needs to know.
-    pub fn state(&self) -> CellState {
+    fn state(&self) -> CellState {
         CellState {
             in_flight: self.in_flight.load(Ordering::Relaxed),
         }
