@@ -166,7 +166,7 @@ impl Service {
             Err(answer) => return Outcome::Words(refuse(answer, audience, record)),
         };
         record.found(&found.cell.name);
-        let keys = snapshot.keys.get(&found.cell.name);
+        let keys = snapshot.keys(found.cell);
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
             ..facts.clone()

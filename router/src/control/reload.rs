@@ -68,17 +68,15 @@ pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Sn
     let text = fs::read(file).map_err(LoadError::Unreadable)?;
     let registry = Registry::parse(&text).map_err(LoadError::Invalid)?;
     let mut keys = HashMap::new();
-    let mut read = HashMap::new();
     let mut missing = Vec::new();
     for cell in registry.cells() {
         let Some(source) = &cell.secret else { continue };
-        // Cells that share a source share its keys.
-        let found = read
-            .entry(source.clone())
-            .or_insert_with(|| secret(source, &variable));
-        match found {
+        if keys.contains_key(source) {
+            continue;
+        }
+        match secret(source, &variable) {
             Ok(found) => {
-                keys.insert(cell.name.clone(), Arc::clone(found));
+                keys.insert(source.clone(), Arc::new(found));
             }
             Err(why) => missing.push(format!("$.cells.{}.secret: {why}", cell.name.as_str())),
         }
@@ -93,7 +91,7 @@ pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Sn
 fn secret(
     source: &SecretSource,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Arc<Keys>, String> {
+) -> Result<Keys, String> {
     let (named, text) = match source {
         SecretSource::Env(name) => {
             let named = format!("the environment variable {name}");
@@ -107,9 +105,7 @@ fn secret(
             (named, text)
         }
     };
-    Keys::parse(&text)
-        .map(Arc::new)
-        .map_err(|none| format!("{named}: {none}"))
+    Keys::parse(&text).map_err(|none| format!("{named}: {none}"))
 }
 
 /// The registry file, and the state of it that was loaded last.

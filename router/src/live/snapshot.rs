@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::registry::{CellName, Registry};
+use crate::registry::{Cell, Registry, SecretSource};
 use crate::wire::signature::Keys;
 
 /// One version of everything the operator wrote.
@@ -14,8 +14,15 @@ use crate::wire::signature::Keys;
 pub struct Snapshot {
     /// The registry.
     pub registry: Registry,
-    /// The keys of each cell whose entry names a secret.
-    pub keys: HashMap<CellName, Arc<Keys>>,
+    /// The keys from each place that an entry names.
+    pub keys: HashMap<SecretSource, Arc<Keys>>,
+}
+
+impl Snapshot {
+    /// The keys of a cell, if its entry names a secret.
+    pub fn keys(&self, cell: &Cell) -> Option<&Arc<Keys>> {
+        self.keys.get(cell.secret.as_ref()?)
+    }
 }
 
 /// Where new versions are put; the only writer.
