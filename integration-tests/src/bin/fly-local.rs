@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use integration_tests::fly::{Fly, MachineSpec, Options};
@@ -18,12 +17,13 @@ struct Arguments {
     /// Address of the public edge.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Folder for volumes and the registry; a temporary one, removed at the end, when absent.
+    /// Folder for volumes, secrets and the registry, which is written anew at each start; a temporary one, removed at
+    /// the end, when absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Seconds between two passes of the autostop loop.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    autostop_s: u64,
+    /// Seconds without work after which a cell falls asleep; 0 is never.
+    #[arg(long, default_value_t = 60)]
+    idle_stop_s: u32,
 }
 
 /// The cells: name and machine id.
@@ -91,7 +91,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
             .id(id)
             .secret(&secret)
             .base_path(&path)
-            .idle_stop_s(60);
+            .idle_stop_s(arguments.idle_stop_s.into());
         let machine = fly.machine(spec).map_err(|error| error.to_string())?;
         router = router.env(&variable, &secret);
         let entry = json!({
@@ -114,7 +114,6 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let router = Router::start(router).await;
     fly.attach(ROUTER.0, ROUTER.1, router.addr())
         .map_err(|error| error.to_string())?;
-    fly.autostop_every(Duration::from_secs(arguments.autostop_s));
     println!("{}", what_to_try(door, &registry));
 
     tokio::select! {
