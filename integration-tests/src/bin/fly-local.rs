@@ -9,6 +9,7 @@ use clap::Parser;
 use integration_tests::fly::{Fly, MachineSpec, Options};
 use integration_tests::{Binaries, Router, RouterOptions};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs a Fly.io on this computer: an edge, a router behind it, and three cells asleep.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), String> {
     let binaries = Binaries::built();
+    // From here on every end is an orderly one, which leaves no process behind.
+    let mut stop = Stop::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let temporary = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let data = arguments
         .data
@@ -117,11 +120,35 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     println!("{}", what_to_try(door, &registry));
 
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {
+        // A terminal's Ctrl-C reaches the router too; that it ends then is no failure.
+        biased;
+        () = stop.told() => {
             println!("Stopping everything.");
             Ok(())
         }
         status = router.exited() => Err(format!("the router ended: {status}")),
+    }
+}
+
+/// The signals that end everything: Ctrl-C, a service manager's word, and a terminal that closes.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn told(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 
