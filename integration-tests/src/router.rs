@@ -97,8 +97,15 @@ impl Router {
         let listen = options.listen;
         let (process, registry, folder) = Self::spawn(options);
         let address = match listen {
-            // In text form nothing on the log is for machines.
-            Some(address) if address.port() != 0 => address,
+            // In text form nothing on the log is for machines, except that it listens.
+            Some(address) if address.port() != 0 => {
+                let said = process
+                    .stderr
+                    .find(|line| line.contains("listening").then_some(()));
+                said.await
+                    .expect("cell-router ended without listening; its log follows");
+                address
+            }
             _ => {
                 let said = process.stderr.find(|line| {
                     let line: Value = serde_json::from_str(line).ok()?;

@@ -4,12 +4,12 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use integration_tests::fly::{Fly, MachineSpec, Options};
 use integration_tests::{Binaries, Router, RouterOptions};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs a Fly.io on this computer: an edge, a router behind it, and three cells asleep.
 #[derive(Debug, Parser)]
@@ -18,12 +18,13 @@ struct Arguments {
     /// Address of the public edge.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Folder for volumes and the registry; a temporary one, removed at the end, when absent.
+    /// Folder for volumes, secrets and the registry, which is written anew at each start; a temporary one, removed at
+    /// the end, when absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Seconds between two passes of the autostop loop.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    autostop_s: u64,
+    /// Seconds without work after which a cell falls asleep; 0 is never.
+    #[arg(long, default_value_t = 60)]
+    idle_stop_s: u32,
 }
 
 /// The cells: name and machine id.
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), String> {
     let binaries = Binaries::built();
+    // From here on every end is an orderly one, which leaves no process behind.
+    let mut stop = Stop::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let temporary = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let data = arguments
         .data
@@ -91,7 +94,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
             .id(id)
             .secret(&secret)
             .base_path(&path)
-            .idle_stop_s(60);
+            .idle_stop_s(arguments.idle_stop_s.into());
         let machine = fly.machine(spec).map_err(|error| error.to_string())?;
         router = router.env(&variable, &secret);
         let entry = json!({
@@ -114,15 +117,38 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let router = Router::start(router).await;
     fly.attach(ROUTER.0, ROUTER.1, router.addr())
         .map_err(|error| error.to_string())?;
-    fly.autostop_every(Duration::from_secs(arguments.autostop_s));
     println!("{}", what_to_try(door, &registry));
 
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {
+        // A terminal's Ctrl-C reaches the router too; that it ends then is no failure.
+        biased;
+        () = stop.told() => {
             println!("Stopping everything.");
             Ok(())
         }
         status = router.exited() => Err(format!("the router ended: {status}")),
+    }
+}
+
+/// The signals that end everything: Ctrl-C, a service manager's word, and a terminal that closes.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn told(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 

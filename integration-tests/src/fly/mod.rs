@@ -294,19 +294,6 @@ impl Fly {
         autostop_pass(&self.platform).await
     }
 
-    /// Runs [`Fly::autostop_pass`] every `interval` until dropped.
-    pub fn autostop_every(&mut self, interval: Duration) {
-        let platform = Arc::clone(&self.platform);
-        self.tasks.spawn(async move {
-            let mut ticks = tokio::time::interval(interval);
-            ticks.tick().await;
-            loop {
-                ticks.tick().await;
-                autostop_pass(&platform).await;
-            }
-        });
-    }
-
     /// How often the API was called with this action on this machine (for list, create and volumes: on this app).
     pub fn calls(&self, action: Action, subject: &str) -> usize {
         self.platform.call_count(action, subject)
