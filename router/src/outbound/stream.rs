@@ -243,7 +243,7 @@ impl Upstream {
                 record.waited.set(Some(
                     record.waited.get().unwrap_or_default() + began.elapsed(),
                 ));
-                to.live.tell_address(woken?);
+                to.live.tell_address(&to.cell.placement, woken?);
                 self.dialer
                     .dial(&to.cell, &to.live)
                     .await
