@@ -216,7 +216,11 @@ impl Upstream {
         record: &Record,
     ) -> Result<Connection, StreamError> {
         match self.pool.take(&to.cell).await {
-            Some(connection) => Ok(connection),
+            Some(connection) => {
+                // A hold before this must not count as the cell's silence.
+                record.progress();
+                Ok(connection)
+            }
             None => self.fresh_connection(to, record).await,
         }
     }
