@@ -205,6 +205,7 @@ impl Upstream {
             idle,
             self.signal.clone(),
             to.in_flight,
+            self.signal.enter(),
         );
         tokio::task::spawn_local(relay);
         Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
