@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::Notify;
@@ -169,8 +169,10 @@ impl Upstream {
         let switched = response.headers().get(header::UPGRADE).cloned();
         let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
             .then(|| hyper::upgrade::on(&mut response));
+        // Its version is that of the hop to the cell (RFC 9110 section 2.5).
+        *response.version_mut() = Version::HTTP_11;
         let headers = response.headers_mut();
-        hop_by_hop::strip(headers);
+        hop_by_hop::strip_answer(headers);
         if !to.cell.may_replay {
             forward::unsteer(headers);
         }
