@@ -223,8 +223,8 @@ async fn trailers_go_both_ways() {
     let mut client = Raw::connect(router.addr()).await.unwrap();
     client
         .write(format!(
-            "POST / HTTP/1.1\r\nhost: {HOST}\r\nte: trailers\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
-             2\r\nhi\r\n0\r\nx-sum: asked\r\n\r\n"
+            "POST / HTTP/1.1\r\nhost: {HOST}\r\nte: trailers\r\ntrailer: x-sum, cell-signature\r\ntransfer-encoding: chunked\r\n\r\n\
+             2\r\nhi\r\n0\r\ncell-signature: v1.forged\r\nx-sum: asked\r\n\r\n"
         ))
         .await
         .unwrap();
@@ -234,8 +234,8 @@ async fn trailers_go_both_ways() {
     assert_eq!(cell.chunk().await.unwrap(), b"");
     assert_eq!(cell.head().await.unwrap(), "x-sum: asked\r\n\r\n");
     cell.write(
-        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
-         2\r\nho\r\n0\r\nx-sum: told\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum, fly-replay\r\ntransfer-encoding: chunked\r\n\r\n\
+         2\r\nho\r\n0\r\nfly-replay: app=bob\r\nx-sum: told\r\n\r\n",
     )
     .await
     .unwrap();
