@@ -115,6 +115,9 @@ pub struct Settings {
     /// Time for a client to send a request's head, the wait on an idle connection included, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_HEAD_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub head_timeout_ms: u64,
+    /// Time in which a client must take something of what is sent to it, in milliseconds; else its connection ends.
+    #[arg(long, env = "CELL_ROUTER_CLIENT_STALL_MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub client_stall_ms: u64,
     /// The largest request head in bytes; larger ones get 431.
     #[arg(long, env = "CELL_ROUTER_MAX_HEAD_BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(8_192..=1_048_576))]
     pub max_head_bytes: u64,
@@ -166,6 +169,8 @@ pub struct Config {
     pub workers: usize,
     /// Time for a request's head.
     pub head_timeout: Duration,
+    /// Time in which a client must take something of what is sent to it.
+    pub client_stall: Duration,
     /// The largest head, in bytes.
     pub max_head_bytes: usize,
     /// The most header lines.
@@ -256,6 +261,7 @@ impl Settings {
             machines_api,
             workers: self.workers.unwrap_or(cores).max(1),
             head_timeout: Duration::from_millis(self.head_timeout_ms),
+            client_stall: Duration::from_millis(self.client_stall_ms),
             max_head_bytes: usize::try_from(self.max_head_bytes).unwrap_or(usize::MAX),
             max_headers: usize::try_from(self.max_headers).unwrap_or(usize::MAX),
             max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::account::log::AccessLog;
 use crate::config::Config;
+use crate::inbound::client::ClientSocket;
 use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
 use crate::live::drain::{Signal, Stop};
@@ -113,6 +114,7 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
                 tls: tls.is_some(),
             };
             let (running, tls) = (signal.enter(), tls.clone());
+            let socket = ClientSocket::new(socket, config.client_stall, permit);
             spawn_local(async move {
                 let handle = move |request| {
                     let service = Rc::clone(&service);
@@ -129,7 +131,7 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
                         }
                     }
                 }
-                drop((running, permit));
+                drop(running);
             });
         };
         let (permits, stop) = (Arc::clone(&permits), signal.clone());

@@ -353,3 +353,57 @@ async fn a_refused_requests_body_is_never_taken_for_a_request() {
         "{reached:?}"
     );
 }
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_does_not_keep_its_cell() {
+    let cell = ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router = Router::start(options.args(["--client-stall-ms", "200"])).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client.write(request).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream.write("HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    while upstream.write([0; 64 * 1024]).await.is_ok() {}
+    let record = router.next_record(|_| true).await;
+    assert_eq!(record["response_body"], "cut", "{record}");
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_tunnel_counts_among_the_connections() {
+    let cell = ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router = Router::start(options.args(["--max-connections", "1"])).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    client
+        .write(format!(
+            "GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream
+        .write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await
+        .unwrap();
+    client.head().await.unwrap();
+    let mut second = Raw::connect(router.addr()).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: nobody.example.com\r\n\r\n";
+    second.write(request).await.unwrap();
+    for _ in 0..100 {
+        client.write("x").await.unwrap();
+        upstream.bytes(1).await.unwrap();
+    }
+    assert!(router.records().is_empty(), "{:?}", router.records());
+    drop((client, upstream));
+    assert_eq!(second.answer().await.unwrap().status, 404);
+    let order = [
+        router.next_record(|_| true).await,
+        router.next_record(|_| true).await,
+    ];
+    assert_eq!(
+        (&order[0]["status"], &order[1]["status"]),
+        (&json!(101), &json!(404))
+    );
+}

@@ -239,3 +239,34 @@ async fn secrets_that_are_missing_are_told_with_their_place() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_hold_is_not_taken_for_the_cells_silence() {
+    let cell = ScriptedCell::listen().await;
+    let cells = |state: &str| {
+        let mut alice = at(cell.addr());
+        alice["state"] = json!(state);
+        alice["first_byte_timeout_ms"] = json!(1000);
+        let mut bob = at(cell.addr());
+        bob["state"] = json!("paused");
+        bob["hold_timeout_ms"] = json!(1500);
+        json!({ "alice": alice, "bob": bob })
+    };
+    let router = router(cells("active")).await;
+    let answered = tokio::spawn(client::get(router.addr(), HOST, "/one"));
+    let (mut upstream, _) = cell.request().await;
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    upstream.write(answer).await.unwrap();
+    answered.await.unwrap().unwrap();
+    router.save(&registry(cells("paused")));
+    said(&router, LOADED).await;
+    let held = tokio::spawn(client::get(router.addr(), HOST, "/two"));
+    // The other cell's hold outlasts the time that this one has for its first byte.
+    let bob = client::get(router.addr(), "bob.example.com", "/").await;
+    assert_eq!(bob.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    router.save(&registry(cells("active")));
+    let head = upstream.head().await.unwrap();
+    assert!(head.starts_with("GET /two "), "{head}");
+    upstream.write(answer).await.unwrap();
+    assert_eq!(held.await.unwrap().unwrap().status, StatusCode::OK);
+}

@@ -172,13 +172,59 @@ async fn answers_without_a_body_keep_their_fields_and_the_connection() {
 }
 
 #[tokio::test]
+async fn answers_are_http11_whatever_the_cell_speaks() {
+    let (router, cell) = scripted().await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    for framing in ["content-length: 2\r\n", ""] {
+        client
+            .write(format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+            .await
+            .unwrap();
+        let (mut upstream, _) = cell.request().await;
+        upstream
+            .write(format!("HTTP/1.0 200 OK\r\n{framing}\r\nok"))
+            .await
+            .unwrap();
+        drop(upstream);
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let body = if framing.is_empty() {
+            client.chunk().await.unwrap()
+        } else {
+            client.bytes(2).await.unwrap()
+        };
+        assert_eq!(body, b"ok");
+    }
+}
+
+#[tokio::test]
+async fn a_coding_overrides_a_length_in_an_answer() {
+    let (router, cell) = scripted().await;
+    for framing in [
+        "content-length: 3\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 3",
+    ] {
+        let answered = async {
+            let (mut cell, _) = cell.request().await;
+            cell.write(format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\n{framing}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        };
+        let (answer, ()) = tokio::join!(client::get(router.addr(), HOST, "/"), answered);
+        assert_eq!(answer.unwrap().text(), "hello", "{framing}");
+    }
+}
+
+#[tokio::test]
 async fn trailers_go_both_ways() {
     let (router, cell) = scripted().await;
     let mut client = Raw::connect(router.addr()).await.unwrap();
     client
         .write(format!(
-            "POST / HTTP/1.1\r\nhost: {HOST}\r\nte: trailers\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
-             2\r\nhi\r\n0\r\nx-sum: asked\r\n\r\n"
+            "POST / HTTP/1.1\r\nhost: {HOST}\r\nte: trailers\r\ntrailer: x-sum, cell-signature\r\ntransfer-encoding: chunked\r\n\r\n\
+             2\r\nhi\r\n0\r\ncell-signature: v1.forged\r\nx-sum: asked\r\n\r\n"
         ))
         .await
         .unwrap();
@@ -188,8 +234,8 @@ async fn trailers_go_both_ways() {
     assert_eq!(cell.chunk().await.unwrap(), b"");
     assert_eq!(cell.head().await.unwrap(), "x-sum: asked\r\n\r\n");
     cell.write(
-        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
-         2\r\nho\r\n0\r\nx-sum: told\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum, fly-replay\r\ntransfer-encoding: chunked\r\n\r\n\
+         2\r\nho\r\n0\r\nfly-replay: app=bob\r\nx-sum: told\r\n\r\n",
     )
     .await
     .unwrap();

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep};
 
 use super::record::{Ending, Record};
+use crate::wire::identity;
 
 /// Whose body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +290,10 @@ impl<G: Unpin> Body for Relayed<G> {
         };
         this.waiting = None;
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    identity::silence_trailers(trailers);
+                }
                 // Who was promised a length does not ask for more once it has come.
                 let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
                 this.count(frame.data_ref().map_or(0, Bytes::len));

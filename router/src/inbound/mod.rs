@@ -3,6 +3,7 @@
 //! Gets the service as a parameter; never knows what becomes of a request.
 
 pub mod accept;
+pub mod client;
 pub mod http;
 pub mod prefixed;
 pub mod tls;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::decision::CellState;
-use crate::registry::CellName;
+use crate::registry::{CellName, Placement};
 
 /// How long an address that the platform told after a start is dialled without asking DNS: its answers lag behind, and
 /// are themselves remembered for about as long.
@@ -27,9 +27,9 @@ pub struct Cells {
 pub struct Live {
     in_flight: AtomicU32,
     /// The wake that is under way, so that all who wait share it.
-    wake: Mutex<Option<watch::Sender<WakeProgress>>>,
-    /// Where the cell was told to be after a start.
-    told: Mutex<Option<(SocketAddr, Instant)>>,
+    wake: Mutex<Option<(Placement, watch::Sender<WakeProgress>)>>,
+    /// Where the machine was told to be after a start.
+    told: Mutex<Option<(Placement, SocketAddr, Instant)>>,
 }
 
 /// How far a wake has come.
@@ -116,37 +116,40 @@ impl Live {
         entered.ok().map(|_| InFlight(Arc::clone(self)))
     }
 
-    /// Joins the wake that is under way; where there is none, begins one by giving its sender to `begin`.
+    /// Joins the wake of `placement` that is under way; where there is none, begins one by giving its sender to `begin`.
+    /// A wake of where the cell was before its entry was edited is not joined: it ends with those who wait for it.
     ///
     /// Whoever runs the wake sees by `Sender::closed` that nobody waits any more, and then says `GivenUp`, so that one
     /// who joins at that very moment begins anew.
     pub fn join_wake(
         &self,
+        placement: &Placement,
         begin: impl FnOnce(watch::Sender<WakeProgress>),
     ) -> watch::Receiver<WakeProgress> {
         let mut wake = lock(&self.wake);
-        if let Some(running) = wake
+        if let Some((_, running)) = wake
             .as_ref()
-            .filter(|running| *running.borrow() == WakeProgress::Waking)
+            .filter(|(of, running)| of == placement && *running.borrow() == WakeProgress::Waking)
         {
             return running.subscribe();
         }
         let (sender, receiver) = watch::channel(WakeProgress::Waking);
-        *wake = Some(sender.clone());
+        *wake = Some((placement.clone(), sender.clone()));
         begin(sender);
         receiver
     }
 
-    /// Remembers where the platform said the cell is.
-    pub fn tell_address(&self, address: SocketAddr) {
-        *lock(&self.told) = Some((address, Instant::now()));
+    /// Remembers where the platform said that `placement` is.
+    pub fn tell_address(&self, placement: &Placement, address: SocketAddr) {
+        *lock(&self.told) = Some((placement.clone(), address, Instant::now()));
     }
 
-    /// Where the platform said the cell is, if it did so just now.
-    pub fn told_address(&self) -> Option<SocketAddr> {
-        let told = lock(&self.told);
-        told.filter(|(_, at)| at.elapsed() < TOLD_ADDRESS_LASTS)
-            .map(|(address, _)| address)
+    /// Where the platform said that `placement` is, if it did so just now.
+    pub fn told_address(&self, placement: &Placement) -> Option<SocketAddr> {
+        lock(&self.told)
+            .as_ref()
+            .filter(|(of, _, at)| of == placement && at.elapsed() < TOLD_ADDRESS_LASTS)
+            .map(|(_, address, _)| *address)
     }
 
     /// Forgets where the platform said the cell is: it is not there.
@@ -158,4 +161,40 @@ impl Live {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing here can panic while it holds a lock, and every value is whole at any time.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{AppName, MachineId};
+
+    fn machine(id: &str) -> Placement {
+        Placement::Machine {
+            app: AppName::parse("cells").unwrap(),
+            machine: MachineId::parse(id).unwrap(),
+            port: 8080,
+        }
+    }
+
+    #[test]
+    fn an_address_told_of_one_machine_is_not_anothers() {
+        let (old, new) = (machine("0000000000001a"), machine("0000000000002b"));
+        let live = Live::default();
+        let address = SocketAddr::from(([192, 0, 2, 7], 8080));
+        live.tell_address(&old, address);
+        assert_eq!(live.told_address(&old), Some(address));
+        assert_eq!(live.told_address(&new), None);
+    }
+
+    #[test]
+    fn a_wake_is_joined_for_the_same_machine_only() {
+        let (old, new) = (machine("0000000000001a"), machine("0000000000002b"));
+        let live = Live::default();
+        let mut begun = Vec::new();
+        let _first = live.join_wake(&old, |wake| begun.push(wake));
+        let _joins = live.join_wake(&old, |wake| begun.push(wake));
+        assert_eq!(begun.len(), 1);
+        let _other = live.join_wake(&new, |wake| begun.push(wake));
+        assert_eq!(begun.len(), 2);
+    }
 }

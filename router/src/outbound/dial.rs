@@ -99,7 +99,7 @@ impl Dialer {
         cell: &Cell,
         live: &Live,
     ) -> Result<(TcpStream, SocketAddr), DialError> {
-        let addresses = match live.told_address() {
+        let addresses = match live.told_address(&cell.placement) {
             Some(told) => vec![told],
             None => self.addresses(cell).await?,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::Notify;
@@ -169,8 +169,10 @@ impl Upstream {
         let switched = response.headers().get(header::UPGRADE).cloned();
         let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
             .then(|| hyper::upgrade::on(&mut response));
+        // Its version is that of the hop to the cell (RFC 9110 section 2.5).
+        *response.version_mut() = Version::HTTP_11;
         let headers = response.headers_mut();
-        hop_by_hop::strip(headers);
+        hop_by_hop::strip_answer(headers);
         if !to.cell.may_replay {
             forward::unsteer(headers);
         }
@@ -205,6 +207,7 @@ impl Upstream {
             idle,
             self.signal.clone(),
             to.in_flight,
+            self.signal.enter(),
         );
         tokio::task::spawn_local(relay);
         Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
@@ -216,7 +219,11 @@ impl Upstream {
         record: &Record,
     ) -> Result<Connection, StreamError> {
         match self.pool.take(&to.cell).await {
-            Some(connection) => Ok(connection),
+            Some(connection) => {
+                // A hold before this must not count as the cell's silence.
+                record.progress();
+                Ok(connection)
+            }
             None => self.fresh_connection(to, record).await,
         }
     }
@@ -243,7 +250,7 @@ impl Upstream {
                 record.waited.set(Some(
                     record.waited.get().unwrap_or_default() + began.elapsed(),
                 ));
-                to.live.tell_address(woken?);
+                to.live.tell_address(&to.cell.placement, woken?);
                 self.dialer
                     .dial(&to.cell, &to.live)
                     .await

@@ -12,13 +12,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::account::record::{Ending, Record};
 use crate::live::cells::InFlight;
-use crate::live::drain::{Signal, Stop};
+use crate::live::drain::{Guard, Signal, Stop};
 
 /// Bytes read at once in each direction.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Joins the two sides of an upgrade and relays until it is over. Runs as a task of its own; the record and the
-/// count of requests in flight are let go with it.
+/// Joins the two sides of an upgrade and relays until it is over. Runs as a task of its own; the record and
+/// both counts are let go with it. It must be counted in before its connection is counted out, or else a drain would
+/// find nothing that runs.
 pub async fn run(
     downstream: OnUpgrade,
     upstream: OnUpgrade,
@@ -26,9 +27,9 @@ pub async fn run(
     idle: Duration,
     signal: Signal,
     in_flight: InFlight,
+    running: Guard,
 ) {
-    let _running = signal.enter();
-    let _in_flight = in_flight;
+    let _counted = (in_flight, running);
     record.request_ended.set(Ending::Running);
     record.response_ended.set(Ending::Running);
     let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {

@@ -54,7 +54,7 @@ impl Waker {
     /// `Wake`, `WakeTimeout`.
     pub async fn wake(&self, cell: &Arc<Cell>, live: &Live) -> Result<SocketAddr, StreamError> {
         loop {
-            let mut progress = live.join_wake(|progress| {
+            let mut progress = live.join_wake(&cell.placement, |progress| {
                 // The receiver is gone only with the process.
                 let _ = self.0.send(Order {
                     cell: Arc::clone(cell),

@@ -47,6 +47,15 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// As [`strip`], for an answer. A length beside a transfer coding is no length and must not be forwarded (RFC 9112
+/// section 6.3).
+pub fn strip_answer(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    strip(headers);
+}
+
 /// The protocol that an HTTP/1.1 message asks to switch to, if its `Connection` says so too.
 ///
 /// `h2c` is none: the upgrade would let a client speak past the router (RFC 9113 section 3.1 has dropped it).

@@ -74,6 +74,20 @@ pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
     peer.trusted.then(given).flatten()
 }
 
+/// Removes from trailers what a head may not say, or is not believed to: some readers merge the two (RFC 9110 section
+/// 6.5.1).
+pub fn silence_trailers(trailers: &mut HeaderMap) {
+    for name in fly::REPLAY_TALK
+        .iter()
+        .chain(&fly::EDGE_ONLY)
+        .chain(&fly::STEERING)
+        .chain(&FORWARDING)
+        .chain(&[CELL_SIGNATURE, CELL_NAME, X_REQUEST_ID])
+    {
+        trailers.remove(name);
+    }
+}
+
 /// What the router says of the request to the cell.
 #[derive(Debug)]
 pub struct Introduction<'a> {
@@ -208,6 +222,15 @@ mod tests {
         assert_eq!(got["fly-client-ip"], "1.1.1.1");
         assert_eq!(got["cell-name"], "alice");
         assert!(!got.contains_key("fly-replay-src"));
+    }
+
+    #[test]
+    fn trailers_claim_nothing() {
+        let mut trailers = headers(&CLAIMS);
+        trailers.insert("fly-replay", HeaderValue::from_static("app=x"));
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        silence_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]
