@@ -79,8 +79,10 @@ pub(crate) async fn run(config: Config) -> io::Result<()> {
     };
     take_waiting(&listener, &mut connections, &service, &work);
     drop(listener);
-    tracing::info!(reason, running = work.running(), "stopping");
+    let running = work.running();
     work.drain();
+    // Said once it is so: whoever reads it may rely on it.
+    tracing::info!(reason, running, "stopping");
     let ended = async {
         while connections.join_next().await.is_some() {}
         work.ended().await;

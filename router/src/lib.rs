@@ -213,11 +213,9 @@ impl Told {
 /// Waits for the word to stop, then for running work: until it is done, its time is over, or the word comes again.
 async fn stop_when_told(mut stop: Told, drain: &Drain, patience: Duration) {
     stop.told().await;
-    tracing::info!(
-        running = drain.running(),
-        "draining: running work may finish"
-    );
+    let running = drain.running();
     drain.advance(Stop::Draining);
+    tracing::info!(running, "draining: running work may finish");
     tokio::select! {
         () = drain.finished() => {}
         () = tokio::time::sleep(patience) => tracing::warn!(cut = drain.running(), "drain time is over"),

@@ -763,3 +763,46 @@ async fn a_request_that_comes_back_to_its_router_is_a_loop() {
     assert_eq!(answer.status, StatusCode::LOOP_DETECTED);
     assert_eq!(router.next_record(ended(508)).await["reason"], "loop");
 }
+
+/// One HTTP/2 frame (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[tokio::test]
+async fn an_upload_that_http2_takes_back_is_cut_and_not_whole() {
+    let (router, cell) = scripted().await;
+    let mut head = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", HOST),
+    ] {
+        // A literal field, not indexed, no Huffman coding (RFC 7541 section 6.2.2).
+        for text in [name, value] {
+            if text == name {
+                head.push(0);
+            }
+            head.push(u8::try_from(text.len()).unwrap());
+            head.extend(text.as_bytes());
+        }
+    }
+    let mut client = client::Raw::connect(router.addr()).await.unwrap();
+    let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    opening.extend(frame(4, 0, 0, &[]));
+    opening.extend(frame(1, 4, 1, &head));
+    opening.extend(frame(0, 0, 1, b"piece"));
+    client.write(opening).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    assert_eq!(upstream.chunk().await.unwrap(), b"piece");
+    // RST_STREAM with NO_ERROR.
+    client.write(frame(3, 0, 1, &[0; 4])).await.unwrap();
+    let end = upstream.chunk().await;
+    assert!(end.is_err(), "the cell took a cut upload for a whole one");
+}
