@@ -29,6 +29,8 @@ type Entry = (Vec<String>, Arc<CertifiedKey>);
 pub struct Folder {
     path: PathBuf,
     good: BTreeMap<PathBuf, Entry>,
+    /// What was there when it was read last.
+    loaded: Vec<(PathBuf, Option<Seen>)>,
 }
 
 impl Folder {
@@ -37,6 +39,7 @@ impl Folder {
         Self {
             path,
             good: BTreeMap::new(),
+            loaded: Vec::new(),
         }
     }
 
@@ -45,6 +48,8 @@ impl Folder {
     /// # Errors
     /// Where the folder itself cannot be read, as text.
     pub fn read(&mut self) -> Result<(Certificates, Vec<String>), String> {
+        // Looked at before it is read: a change that falls in between is seen as one.
+        self.loaded = self.seen();
         let chains = self.chains()?;
         let mut problems = Vec::new();
         self.good.retain(|chain, _| chains.contains(chain));
@@ -67,17 +72,15 @@ impl Folder {
     pub async fn follow(mut self, chooser: &Chooser) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut loaded = self.seen();
-        let mut last = loaded.clone();
+        let mut last = self.loaded.clone();
         loop {
             ticks.tick().await;
             let now = self.seen();
             let at_rest = now == last;
             last.clone_from(&now);
-            if now == loaded || !at_rest {
+            if now == self.loaded || !at_rest {
                 continue;
             }
-            loaded = now;
             match self.read() {
                 Ok((certificates, problems)) => {
                     tracing::info!(folder = %self.path.display(), names = certificates.names(), "certificates loaded");
