@@ -20,7 +20,7 @@ use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKi
 use crate::live::cells::Cells;
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
-use crate::outbound::{StreamError, hold};
+use crate::outbound::{StreamError, chain, hold};
 use crate::registry::{Cell, HostName};
 use crate::respond::{self, Audience, Words};
 use crate::wire::forward::{self, Rewrite};
@@ -399,15 +399,6 @@ fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Request ids: a part of the worker's own, and a count.

@@ -107,9 +107,4 @@ impl Signal {
         // An error means that the process is past its end: the step is reached.
         let _ = stop.wait_for(|now| *now >= step).await;
     }
-
-    /// Whether a stop was asked for.
-    pub fn draining(&self) -> bool {
-        *self.stop.borrow() >= Stop::Draining
-    }
 }

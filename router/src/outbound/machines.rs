@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use super::chain;
 use crate::config::MachinesApi;
 
 /// The longest wait that the API takes in one call (Fly docs, Machines resource: wait).
@@ -217,13 +218,4 @@ fn outcome(status: StatusCode, body: Bytes) -> Result<Bytes, ApiError> {
         }
         status => ApiError::Refused(status, said),
     })
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

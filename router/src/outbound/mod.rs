@@ -84,3 +84,12 @@ impl std::error::Error for StreamError {
         }
     }
 }
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
