@@ -112,9 +112,13 @@ pub struct Settings {
     /// Worker threads, each with its own listener and connections. As many as there are cores unless given.
     #[arg(long, env = "CELL_ROUTER_WORKERS")]
     pub workers: Option<usize>,
-    /// Time for a client to send a request's head, the wait on an idle connection included, in milliseconds.
+    /// Time for a client to send a request's head, counted from its first byte, or from the connection's beginning for
+    /// the first one, in milliseconds; else it gets 408.
     #[arg(long, env = "CELL_ROUTER_HEAD_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub head_timeout_ms: u64,
+    /// Time for which an HTTP/1 connection is kept open between two requests, in milliseconds.
+    #[arg(long, env = "CELL_ROUTER_IDLE_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub idle_timeout_ms: u64,
     /// Time in which a client must take something of what is sent to it, in milliseconds; else its connection ends.
     #[arg(long, env = "CELL_ROUTER_CLIENT_STALL_MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub client_stall_ms: u64,
@@ -169,6 +173,8 @@ pub struct Config {
     pub workers: usize,
     /// Time for a request's head.
     pub head_timeout: Duration,
+    /// Time for which an HTTP/1 connection is kept open between two requests.
+    pub idle_timeout: Duration,
     /// Time in which a client must take something of what is sent to it.
     pub client_stall: Duration,
     /// The largest head, in bytes.
@@ -261,6 +267,7 @@ impl Settings {
             machines_api,
             workers: self.workers.unwrap_or(cores).max(1),
             head_timeout: Duration::from_millis(self.head_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             client_stall: Duration::from_millis(self.client_stall_ms),
             max_head_bytes: usize::try_from(self.max_head_bytes).unwrap_or(usize::MAX),
             max_headers: usize::try_from(self.max_headers).unwrap_or(usize::MAX),

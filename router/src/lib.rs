@@ -9,6 +9,7 @@ pub mod account;
 pub mod config;
 pub mod control;
 pub mod decision;
+pub mod http1;
 pub mod inbound;
 pub mod live;
 pub mod outbound;

@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode};
 
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, ReplayKind};
+use crate::http1::Fault;
 use crate::outbound::StreamError;
 use crate::registry::Placement;
 use crate::wire::fly;
@@ -115,6 +116,34 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
         ),
     };
     page(status, answer.reason(), text, retry_after, audience)
+}
+
+/// What is no request, and cannot say in which form it wants its answer.
+pub fn fault(fault: Fault) -> Words {
+    let text = match fault {
+        Fault::TimedOut => "The request did not come in time.",
+        Fault::TargetTooLong => "The request's target is too long.",
+        Fault::HeadTooLarge => "The request's head is too large.",
+        Fault::UnknownCoding => "This transfer coding is not known here.",
+        Fault::Version => "This version of HTTP is not spoken here.",
+        Fault::RequestLine
+        | Fault::Method
+        | Fault::Target
+        | Fault::LineEnd
+        | Fault::Folded
+        | Fault::HeaderName
+        | Fault::HeaderValue
+        | Fault::ContentLength
+        | Fault::LengthAndCoding
+        | Fault::TransferEncoding
+        | Fault::Chunk
+        | Fault::Trailers => "The request is malformed.",
+    };
+    let audience = Audience {
+        wanted: Wanted::Text,
+        head_only: false,
+    };
+    page(fault.status(), fault.name(), text, None, audience)
 }
 
 /// How a failure is told and logged.

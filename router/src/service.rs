@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Method, Request, Response, Version};
+use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use crate::account::body;
+use crate::account::body::{self, Incoming};
 use crate::account::log::AccessLog;
 use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
+use crate::http1::Fault;
 use crate::live::cells::Cells;
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
@@ -101,12 +101,29 @@ impl Service {
         response
     }
 
+    /// Answers what is no request, for the reason given. Its connection is of no more use.
+    pub fn refuse(&self, fault: Fault, peer: Peer) -> Response<Body> {
+        let opening = Opening {
+            id: self.ids.next(),
+            client: peer.ip,
+            version: Version::HTTP_11,
+            method: &Method::from_bytes(b"-").expect("a hyphen is a token"),
+            host: "",
+            path: "",
+        };
+        let record = Record::open(Rc::clone(&self.log), opening);
+        record.reason.set(fault.name());
+        record.blame.set(Some(Blame::Client));
+        let response = respond::fault(fault).map(|words| Body::own(words, Rc::clone(&record)));
+        record.answered(response.status());
+        response
+    }
+
     /// Has a body that nobody wants read on a little, or else it might take the answer with it. A client that waits
     /// to be asked for it has not sent it.
     fn leave(&self, body: Incoming, head: &Parts) {
         if !body.is_end_stream() && !stream::expects_continue(&head.headers) {
-            // The receiver is gone only when the worker is: then the connection ends too.
-            let _ = self.upstream.leftovers.send(body);
+            body.leave(&self.upstream.leftovers);
         }
     }
 
@@ -235,7 +252,10 @@ impl Service {
         let upgrade = (head.version == Version::HTTP_11)
             .then(|| hop_by_hop::upgrade(&head.headers))
             .flatten()
-            .zip(head.extensions.remove::<OnUpgrade>());
+            .zip(match &body {
+                Incoming::Http1(body) => Some(body.switched()),
+                Incoming::Stream(_) => None,
+            });
         let introduction = Introduction {
             cell: to.cell.name.as_str(),
             authority: &authority,

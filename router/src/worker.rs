@@ -116,18 +116,19 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
             let (running, tls) = (signal.enter(), tls.clone());
             let socket = ClientSocket::new(socket, config.client_stall, permit);
             spawn_local(async move {
-                let handle = move |request| {
+                let refuse = |fault| service.refuse(fault, peer);
+                let handle = |request| {
                     let service = Rc::clone(&service);
                     async move { service.handle(request, peer).await }
                 };
                 match tls {
-                    None => http::serve(socket, &config, &signal, handle).await,
+                    None => http::serve(socket, &config, &signal, handle, refuse).await,
                     // A handshake that fails or takes too long is the client's affair.
                     Some(tls) => {
                         if let Ok(Ok(socket)) =
                             timeout(config.head_timeout, tls.accept(socket)).await
                         {
-                            http::serve(socket, &config, &signal, handle).await;
+                            http::serve(socket, &config, &signal, handle, refuse).await;
                         }
                     }
                 }

@@ -185,7 +185,6 @@ async fn path_with_two_readings_is_refused_where_paths_choose_and_reaches_no_cel
         "/alice%2Fx",
         "/alice\\x",
         "/alice%5cx",
-        "/alice/\u{e9}",
     ];
     let mut raw = Raw::connect(router.addr()).await.unwrap();
     for path in ambiguous {
@@ -202,7 +201,7 @@ async fn path_with_two_readings_is_refused_where_paths_choose_and_reaches_no_cel
     }
     assert_eq!(alice.seen(), 0);
     // On its own host nothing is chosen by the path: the cell gets it byte by byte.
-    for (number, path) in ambiguous[..11].iter().enumerate() {
+    for (number, path) in ambiguous.iter().enumerate() {
         raw.write(format!(
             "GET {path} HTTP/1.1\r\nhost: alice.example.com\r\n\r\n"
         ))
@@ -212,8 +211,8 @@ async fn path_with_two_readings_is_refused_where_paths_choose_and_reaches_no_cel
         assert_eq!(told(&answer), pair("alice", path), "{path}");
         assert_eq!(alice.seen(), number + 1);
     }
-    // A control byte is no HTTP at all.
-    for path in ["/alice/\u{1}", "/alice/\u{7f}"] {
+    // Bytes that no URI has are no HTTP at all.
+    for path in ["/alice/\u{1}", "/alice/\u{7f}", "/alice/\u{e9}"] {
         let mut raw = Raw::connect(router.addr()).await.unwrap();
         raw.write(format!(
             "GET {path} HTTP/1.1\r\nhost: apps.example.org\r\n\r\n"

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep};
 
 use super::record::{Ending, Record};
+use crate::http1::{self, BodyError};
 use crate::wire::identity;
 
 /// Whose body it is.
@@ -25,11 +25,87 @@ pub enum Side {
     Response,
 }
 
+/// A body as it comes in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// From a client that speaks HTTP/1.
+    Http1(http1::Body),
+    /// From a cell, or from a client that speaks HTTP/2.
+    Stream(hyper::body::Incoming),
+}
+
+impl Incoming {
+    /// Leaves the rest of a request's body to those who read it on a little: somebody has to, for a connection closed
+    /// with unread bytes takes the answer with it (RFC 9112 section 9.6). An HTTP/1 connection sees to it itself.
+    pub fn leave(self, leftovers: &Leftovers) {
+        if let Self::Stream(body) = self {
+            // The receiver is gone only when the worker is: then the connection ends too.
+            let _ = leftovers.send(body);
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Lost;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
+            Self::Stream(body) => Pin::new(body).poll_frame(context).map_err(Lost::Stream),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// How the sender of a body was lost.
+#[derive(Debug)]
+pub enum Lost {
+    /// An HTTP/1 client.
+    Http1(BodyError),
+    /// A cell, or an HTTP/2 client.
+    Stream(hyper::Error),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http1(error) => error.fmt(f),
+            Self::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Lost {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Http1(error) => error.source(),
+            Self::Stream(error) => error.source(),
+        }
+    }
+}
+
 /// Why a body broke off.
 #[derive(Debug)]
 pub enum Cut {
     /// Its sender, or the connection to it, broke off.
-    Gone(hyper::Error),
+    Gone(Lost),
     /// Its sender sent nothing for so long.
     Stalled(Duration),
 }
@@ -52,9 +128,8 @@ impl std::error::Error for Cut {
     }
 }
 
-/// Where what is left of a request's body goes when the cell did not want all of it. Somebody has to read on a little:
-/// a connection closed with unread bytes takes the answer with it (RFC 9112 section 9.6).
-pub type Leftovers = UnboundedSender<Incoming>;
+/// Where what is left of an HTTP/2 request's body goes when the cell did not want all of it.
+pub type Leftovers = UnboundedSender<hyper::body::Incoming>;
 
 /// What must happen before a body is read for the first time.
 pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
@@ -124,14 +199,14 @@ impl<G> Relayed<G> {
     /// The cell's body, which may pause for `patience` at most. `at_end` gets the guard when the body ended whole; in
     /// any other case the guard is dropped.
     pub fn response(
-        body: Incoming,
+        body: hyper::body::Incoming,
         record: Rc<Record>,
         patience: Duration,
         guard: G,
         at_end: fn(G),
     ) -> Self {
         Self::new(
-            body,
+            Incoming::Stream(body),
             Side::Response,
             record,
             patience,
@@ -208,6 +283,7 @@ impl<G> Relayed<G> {
 
     fn fail(&mut self, cut: Cut) -> Cut {
         self.set_ending(match (self.side, &cut) {
+            (Side::Request, Cut::Gone(Lost::Http1(BodyError::Over))) => Ending::NotWanted,
             (Side::Request, Cut::Gone(_)) => Ending::ClientGone,
             (Side::Request, Cut::Stalled(_)) => Ending::ClientStalled,
             (Side::Response, Cut::Gone(_)) => Ending::CellCut,
@@ -251,8 +327,7 @@ impl<G> Drop for Relayed<G> {
     fn drop(&mut self) {
         if let (Some(body), Some(leftovers)) = (self.body.take(), self.leftovers.take()) {
             self.set_ending(Ending::NotWanted);
-            // The receiver is gone only when the worker is: then the connection ends too.
-            let _ = leftovers.send(body);
+            body.leave(&leftovers);
         }
     }
 }
@@ -319,7 +394,7 @@ impl<G: Unpin> Body for Relayed<G> {
     fn size_hint(&self) -> SizeHint {
         self.body
             .as_ref()
-            .map_or(SizeHint::with_exact(0), Incoming::size_hint)
+            .map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

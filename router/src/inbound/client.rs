@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::http1::io::Io;
+
 /// A socket of which every write must make progress within `patience`. `P` is let go with it, whoever has it by then: a
 /// tunnel takes it over from its connection.
 #[derive(Debug)]
@@ -91,5 +93,11 @@ impl<I: AsyncWrite + Unpin, P: Unpin> AsyncWrite for ClientSocket<I, P> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
+}
+
+impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
+    fn reset_on_close(&self) {
+        self.io.reset_on_close();
     }
 }

@@ -5,5 +5,6 @@
 pub mod accept;
 pub mod client;
 pub mod http;
+pub mod http1;
 pub mod prefixed;
 pub mod tls;

@@ -101,6 +101,11 @@ impl Signal {
         Guard(Arc::clone(&self.running))
     }
 
+    /// Whether the stop has gone at least so far.
+    pub fn has(&self, step: Stop) -> bool {
+        *self.stop.borrow() >= step
+    }
+
     /// Waits until the stop has gone at least so far. Cancel safe.
     pub async fn reached(&self, step: Stop) {
         let mut stop = self.stop.clone();

@@ -7,9 +7,8 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
-use tokio::sync::Notify;
+use hyper::body::Body as _;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
@@ -17,8 +16,9 @@ use super::dial::Dialer;
 use super::pool::{Connection, Pool};
 use super::tunnel;
 use super::wake::Waker;
-use crate::account::body::{Answer, Gate, Leftovers, Relayed};
+use crate::account::body::{Answer, Gate, Incoming, Leftovers, Relayed};
 use crate::account::record::{Ending, Record};
+use crate::http1::{Interim, Switched};
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
 use crate::registry::{Cell, Placement};
@@ -59,7 +59,7 @@ pub struct Outgoing {
     /// Its body, not read yet.
     pub body: Incoming,
     /// The protocol it asks to switch to, and the client's end of the switch.
-    pub upgrade: Option<(HeaderValue, OnUpgrade)>,
+    pub upgrade: Option<(HeaderValue, oneshot::Receiver<Switched>)>,
 }
 
 /// For whom a request is.
@@ -93,7 +93,7 @@ pub struct Upstream {
 }
 
 enum Attempt {
-    Answered(Box<Response<Incoming>>),
+    Answered(Box<Response<hyper::body::Incoming>>),
     /// Not a byte of it was sent.
     Unsent(Box<Request<Relayed>>, hyper::Error),
     /// Something of it may have been sent.
@@ -120,7 +120,8 @@ impl Upstream {
             upgrade,
         } = outgoing;
         let limits = Arc::clone(&to.cell.limits);
-        let gate = expects_continue(&head.headers).then(|| gate(&mut head));
+        let mut interim = Heralds::new(&mut head, &body, to.cell.may_replay);
+        let gate = interim.gate();
         if body.size_hint().exact().is_none() && !body.is_end_stream() {
             // Said outright, because the codec takes a GET of unknown length for one without a body.
             let chunked = HeaderValue::from_static("chunked");
@@ -141,7 +142,15 @@ impl Upstream {
         let response = loop {
             record.upstream.set(Some(connection.address));
             let may_be_stale = connection.used();
-            match attempt(&mut connection, request, record, limits.first_byte_timeout).await {
+            match attempt(
+                &mut connection,
+                request,
+                &mut interim,
+                record,
+                limits.first_byte_timeout,
+            )
+            .await
+            {
                 Attempt::Answered(response) => break *response,
                 Attempt::Unsent(unsent, _) if may_be_stale => request = *unsent,
                 Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
@@ -160,9 +169,9 @@ impl Upstream {
 
     fn answer(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<hyper::body::Incoming>,
         connection: Connection,
-        upgrade: Option<(HeaderValue, OnUpgrade)>,
+        upgrade: Option<(HeaderValue, oneshot::Receiver<Switched>)>,
         to: Destination,
         record: &Rc<Record>,
     ) -> Result<Response<Answer<Lease>>, StreamError> {
@@ -268,6 +277,7 @@ impl Upstream {
 async fn attempt(
     connection: &mut Connection,
     request: Request<Relayed>,
+    interim: &mut Heralds,
     record: &Record,
     patience: Duration,
 ) -> Attempt {
@@ -281,6 +291,7 @@ async fn attempt(
         tokio::select! {
             biased;
             outcome = &mut exchange => break outcome,
+            said = interim.next() => interim.pass_on(said),
             () = sleep_until(until) => {}
         }
     };
@@ -324,22 +335,87 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Keeps the client's body unread, and thereby the client unasked for it, until the cell says `100 Continue`.
-fn gate(head: &mut Parts) -> Gate {
-    let said = Arc::new(Notify::new());
-    let heard = Arc::clone(&said);
-    let mut carrier = Request::new(());
-    hyper::ext::on_informational(&mut carrier, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            heard.notify_one();
+/// The cell's interim answers on their way to the client (RFC 9110 section 15.2).
+struct Heralds {
+    /// What the cell has said so far. `None` where nobody would hear it.
+    said: Option<mpsc::UnboundedReceiver<(StatusCode, HeaderMap)>>,
+    client: Option<Interim>,
+    /// The client waits to be asked for its body.
+    expects: bool,
+    may_replay: bool,
+    go_on: Rc<Notify>,
+}
+
+impl Heralds {
+    fn new(head: &mut Parts, body: &Incoming, may_replay: bool) -> Self {
+        let client = match body {
+            Incoming::Http1(body) => body.interim(),
+            Incoming::Stream(_) => None,
+        };
+        let http2 = matches!(body, Incoming::Stream(_));
+        // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
+        let expects = expects_continue(&head.headers) && (client.is_some() || http2);
+        let mut said = None;
+        if client.is_some() || expects {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let mut carrier = Request::new(());
+            hyper::ext::on_informational(&mut carrier, move |response| {
+                // Nobody listens any more once the final answer is there.
+                let _ = sender.send((response.status(), response.headers().clone()));
+            });
+            head.extensions
+                .extend(std::mem::take(carrier.extensions_mut()));
+            said = Some(receiver);
         }
-    });
-    head.extensions
-        .extend(std::mem::take(carrier.extensions_mut()));
-    Box::pin(async move {
-        tokio::select! {
-            () = said.notified() => {}
-            () = sleep(CONTINUE_WAIT) => {}
+        Self {
+            said,
+            client,
+            expects,
+            may_replay,
+            go_on: Rc::default(),
         }
-    })
+    }
+
+    /// Keeps the client's body unread, and thereby the client unasked for it, until the cell says `100 Continue`.
+    fn gate(&self) -> Option<Gate> {
+        if !self.expects {
+            return None;
+        }
+        let (go_on, client) = (Rc::clone(&self.go_on), self.client.clone());
+        Some(Box::pin(async move {
+            tokio::select! {
+                () = go_on.notified() => {}
+                () = sleep(CONTINUE_WAIT) => if let Some(client) = client {
+                    client.send(StatusCode::CONTINUE, &HeaderMap::new());
+                }
+            }
+        }))
+    }
+
+    /// The cell's next interim answer. Cancel safe.
+    async fn next(&mut self) -> (StatusCode, HeaderMap) {
+        if let Some(said) = &mut self.said
+            && let Some(answer) = said.recv().await
+        {
+            return answer;
+        }
+        std::future::pending().await
+    }
+
+    fn pass_on(&self, (status, mut headers): (StatusCode, HeaderMap)) {
+        let asks = status == StatusCode::CONTINUE;
+        if asks && !self.expects {
+            return;
+        }
+        hop_by_hop::strip_answer(&mut headers);
+        if !self.may_replay {
+            forward::unsteer(&mut headers);
+        }
+        if let Some(client) = &self.client {
+            client.send(status, &headers);
+        }
+        if asks {
+            self.go_on.notify_one();
+        }
+    }
 }

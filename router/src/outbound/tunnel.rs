@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::account::record::{Ending, Record};
+use crate::http1::Switched;
 use crate::live::cells::InFlight;
 use crate::live::drain::{Guard, Signal, Stop};
 
@@ -21,7 +23,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// both counts are let go with it. It must be counted in before its connection is counted out, or else a drain would
 /// find nothing that runs.
 pub async fn run(
-    downstream: OnUpgrade,
+    downstream: oneshot::Receiver<Switched>,
     upstream: OnUpgrade,
     record: Rc<Record>,
     idle: Duration,
@@ -32,6 +34,8 @@ pub async fn run(
     let _counted = (in_flight, running);
     record.request_ended.set(Ending::Running);
     record.response_ended.set(Ending::Running);
+    let downstream = async { downstream.await.map_err(|_| "the client left".to_owned()) };
+    let upstream = async { upstream.await.map_err(|error| error.to_string()) };
     let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
         Ok(both) => both,
         Err(error) => {
@@ -40,7 +44,7 @@ pub async fn run(
         }
     };
     let mut client = Counted {
-        io: TokioIo::new(downstream),
+        io: downstream,
         record: &record,
         from_client: true,
     };
@@ -85,13 +89,13 @@ async fn idles(record: &Record, idle: Duration) {
 }
 
 /// One side, with what is read from it counted.
-struct Counted<'a> {
-    io: TokioIo<Upgraded>,
+struct Counted<'a, I> {
+    io: I,
     record: &'a Record,
     from_client: bool,
 }
 
-impl AsyncRead for Counted<'_> {
+impl<I: AsyncRead + Unpin> AsyncRead for Counted<'_, I> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -111,7 +115,7 @@ impl AsyncRead for Counted<'_> {
     }
 }
 
-impl AsyncWrite for Counted<'_> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<'_, I> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

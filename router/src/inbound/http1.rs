@@ -1,0 +1,407 @@
+//! An HTTP/1.1 connection of a client: one request after the other, each with its answer.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::ext::ReasonPhrase;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::http1::connection::{self, Connection};
+use crate::http1::head::{self, Framing, Head, Limits, Scanner};
+use crate::http1::io::Io;
+use crate::http1::{Fault, encode};
+use crate::live::drain::{Signal, Stop};
+
+/// What is read on of a body that nobody wanted, or after the last answer, and for how long: enough for a client to see
+/// its answer before it sees its connection close (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
+/// What becomes of a connection after an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    /// The next request.
+    Next,
+    /// The client is to see the end of what was written, and then the connection closes.
+    Close,
+    /// Nothing more can be said on it.
+    Gone,
+}
+
+/// Serves a connection, from which `ahead` was read already, until it ends. After a stop signal the request under way
+/// is finished, and no more are taken.
+///
+/// `handle` answers a request; it is dropped if the client leaves. `refuse` answers what is none.
+pub async fn serve<R, B>(
+    io: Box<dyn Io>,
+    ahead: BytesMut,
+    config: &Config,
+    signal: &Signal,
+    handle: impl Fn(Request<connection::Body>) -> R,
+    refuse: impl Fn(Fault) -> Response<B>,
+) where
+    R: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+{
+    let connection = Connection::new(io, ahead);
+    let limits = Limits {
+        bytes: config.max_head_bytes,
+        lines: config.max_headers,
+    };
+    let mut stopping = pin!(signal.reached(Stop::Draining));
+    loop {
+        connection.rest();
+        if connection.with_read(|read| read.is_empty()) {
+            tokio::select! {
+                biased;
+                filled = timeout(config.idle_timeout, connection.fill()) => match filled {
+                    Ok(Ok(true)) => {}
+                    // A connection without a request is nobody's loss.
+                    Ok(Ok(false) | Err(_)) | Err(_) => return,
+                },
+                () = &mut stopping => return,
+            }
+        }
+        let head = match timeout(config.head_timeout, read_head(&connection, limits)).await {
+            Ok(Ok(Some(head))) => Ok(head),
+            Ok(Ok(None)) => return,
+            Ok(Err(fault)) => Err(fault),
+            Err(_) => Err(Fault::TimedOut),
+        };
+        let after = match head {
+            Ok(head) => exchange(&connection, head, signal, &handle).await,
+            Err(fault) => {
+                connection.begin(Framing::None, Version::HTTP_11);
+                let response = refuse(fault);
+                let shape = Shape {
+                    head_only: false,
+                    version: Version::HTTP_11,
+                    keep_alive: false,
+                };
+                answer(&connection, response, shape, signal).await
+            }
+        };
+        match after {
+            After::Next => {}
+            After::Close => return linger(&connection).await,
+            After::Gone => return,
+        }
+    }
+}
+
+/// Reads a head; `None` where the connection ended first.
+async fn read_head(connection: &Connection, limits: Limits) -> Result<Option<Head>, Fault> {
+    let mut scanner = Scanner::default();
+    loop {
+        let found = connection.with_read(|read| {
+            let length = scanner.scan(read, limits)?;
+            Ok(length.map(|length| read.split_to(length).freeze()))
+        })?;
+        if let Some(found) = found {
+            return head::parse(&found, limits).map(Some);
+        }
+        if !connection.fill().await.unwrap_or(false) {
+            return Ok(None);
+        }
+    }
+}
+
+/// What the request says of the form of its answer.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    head_only: bool,
+    version: Version,
+    keep_alive: bool,
+}
+
+async fn exchange<R, B>(
+    connection: &Connection,
+    head: Head,
+    signal: &Signal,
+    handle: &impl Fn(Request<connection::Body>) -> R,
+) -> After
+where
+    R: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+{
+    let Head {
+        parts,
+        framing,
+        keep_alive,
+    } = head;
+    let shape = Shape {
+        head_only: parts.method == Method::HEAD,
+        version: parts.version,
+        keep_alive,
+    };
+    let expects = framing != Framing::None && parts.headers.contains_key(header::EXPECT);
+    let body = connection.begin(framing, parts.version);
+    let mut handled = Box::pin(handle(Request::from_parts(parts, body)));
+    let response = poll_fn(|context| {
+        if let Poll::Ready(response) = handled.as_mut().poll(context) {
+            return Poll::Ready(Some(response));
+        }
+        connection.poll_gone(context).map(|()| None)
+    })
+    .await;
+    drop(handled);
+    let Some(response) = response else {
+        return After::Gone;
+    };
+    let unread = !connection.read_whole();
+    // A client that was not asked for its body may send it or not: what comes next could be either.
+    let unasked = unread && expects && !connection.continued();
+    // One that is refused in the middle of its body had better stop than send the rest.
+    let refused = unread && !response.status().is_success();
+    let shape = Shape {
+        keep_alive: shape.keep_alive && !unasked && !refused && !signal.has(Stop::Draining),
+        ..shape
+    };
+    let after = answer(connection, response, shape, signal).await;
+    connection.take_body_back();
+    if after == After::Next && !connection.read_whole() && !discard(connection).await {
+        return After::Close;
+    }
+    after
+}
+
+/// How an answer's end is told (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has no body.
+    Head,
+    /// By its length.
+    Length(u64),
+    /// By the last chunk.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// Writes an answer. Reads on, meanwhile, what nobody wants of the request: some clients read nothing before they have
+/// sent all.
+async fn answer<B>(
+    connection: &Connection,
+    response: Response<B>,
+    shape: Shape,
+    signal: &Signal,
+) -> After
+where
+    B: Body<Data = Bytes> + 'static,
+{
+    let (parts, body) = response.into_parts();
+    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    let end = if shape.head_only || switches || bodiless(parts.status) {
+        End::Head
+    } else if let Some(length) = length(&parts.headers).or(body.size_hint().exact()) {
+        End::Length(length)
+    } else if shape.version == Version::HTTP_11 {
+        End::Chunked
+    } else {
+        End::Close
+    };
+    let keep_alive = shape.keep_alive && end != End::Close;
+    let reason = parts.extensions.get::<ReasonPhrase>();
+    connection.queue_head(|write| {
+        let reason = reason.map(ReasonPhrase::as_bytes);
+        encode::head(write, parts.status, reason, &parts.headers);
+        if !parts.headers.contains_key(header::DATE) {
+            encode::date(write);
+        }
+        match end {
+            End::Length(length) if !parts.headers.contains_key(header::CONTENT_LENGTH) => {
+                encode::field(write, "content-length", length.to_string().as_bytes());
+            }
+            End::Chunked => encode::field(write, "transfer-encoding", b"chunked"),
+            End::Head | End::Length(_) | End::Close => {}
+        }
+        if switches {
+        } else if !keep_alive {
+            encode::field(write, "connection", b"close");
+        } else if shape.version != Version::HTTP_11 {
+            encode::field(write, "connection", b"keep-alive");
+        }
+        write.extend_from_slice(b"\r\n");
+    });
+    if switches {
+        drop(body);
+        return match poll_fn(|context| connection.poll_flush(context)).await {
+            Ok(()) => {
+                connection.clone().switch();
+                After::Gone
+            }
+            Err(_) => After::Gone,
+        };
+    }
+    let sent = send(connection, body, end).await;
+    match sent {
+        Sent::Whole if keep_alive && !signal.has(Stop::Draining) => After::Next,
+        Sent::Whole => After::Close,
+        // What ends with its connection must not seem to have ended.
+        Sent::Cut if end == End::Close => {
+            connection.reset_on_close();
+            After::Gone
+        }
+        Sent::Cut => After::Gone,
+    }
+}
+
+/// Statuses whose answers have no body whatever their head says (RFC 9110 section 6.4.1).
+fn bodiless(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    Whole,
+    /// The body broke off, or the client did.
+    Cut,
+}
+
+async fn send<B>(connection: &Connection, body: B, end: End) -> Sent
+where
+    B: Body<Data = Bytes> + 'static,
+{
+    let mut body = pin!(body);
+    let mut left = match end {
+        End::Length(length) => Some(length),
+        End::Head => Some(0),
+        End::Chunked | End::Close => None,
+    };
+    let (mut ended, mut unread) = (left == Some(0) && body.is_end_stream(), LINGER_BYTES);
+    if end == End::Head {
+        ended = true;
+    }
+    if ended && end == End::Chunked {
+        connection.queue(b"", Bytes::new(), b"0\r\n\r\n");
+    }
+    poll_fn(move |context| {
+        while unread > 0 {
+            let Poll::Ready(count) = connection.poll_discard(context) else {
+                break;
+            };
+            unread = if count == 0 {
+                0
+            } else {
+                unread.saturating_sub(count)
+            };
+        }
+        loop {
+            let mut waits = false;
+            while !ended && !waits && connection.may_queue() {
+                match body.as_mut().poll_frame(context) {
+                    Poll::Pending => waits = true,
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(data) if data.is_empty() => {}
+                        Ok(data) => {
+                            match &mut left {
+                                Some(left) if (data.len() as u64) > *left => {
+                                    return Poll::Ready(Sent::Cut);
+                                }
+                                Some(left) => *left -= data.len() as u64,
+                                None => {}
+                            }
+                            queue(connection, data, end);
+                            if left == Some(0) && body.is_end_stream() {
+                                ended = true;
+                            }
+                        }
+                        Err(frame) => {
+                            if let (Ok(trailers), End::Chunked) = (frame.into_trailers(), end) {
+                                let mut last = BytesMut::from(&b"0\r\n"[..]);
+                                for (name, value) in &trailers {
+                                    encode::field(&mut last, name.as_str(), value.as_bytes());
+                                }
+                                last.extend_from_slice(b"\r\n");
+                                connection.queue(&last, Bytes::new(), b"");
+                            }
+                            ended = true;
+                        }
+                    },
+                    Poll::Ready(Some(Err(_))) => {
+                        // What came whole is still passed on, and no more: the client sees that it ends too early.
+                        let _ = connection.poll_flush(context);
+                        return Poll::Ready(Sent::Cut);
+                    }
+                    Poll::Ready(None) => {
+                        if left.is_some_and(|left| left > 0) {
+                            let _ = connection.poll_flush(context);
+                            return Poll::Ready(Sent::Cut);
+                        }
+                        if end == End::Chunked {
+                            connection.queue(b"", Bytes::new(), b"0\r\n\r\n");
+                        }
+                        ended = true;
+                    }
+                }
+            }
+            match connection.poll_flush(context) {
+                Poll::Ready(Ok(())) if ended => return Poll::Ready(Sent::Whole),
+                Poll::Ready(Ok(())) if waits => {}
+                Poll::Ready(Ok(())) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(Sent::Cut),
+                Poll::Pending => {}
+            }
+            return connection.poll_gone(context).map(|()| Sent::Cut);
+        }
+    })
+    .await
+}
+
+fn queue(connection: &Connection, data: Bytes, end: End) {
+    if end == End::Chunked {
+        let size = format!("{:x}\r\n", data.len());
+        connection.queue(size.as_bytes(), data, b"\r\n");
+    } else {
+        connection.queue(b"", data, b"");
+    }
+}
+
+/// Reads the rest of a body that nobody wants; whether its end came within bounds.
+async fn discard(connection: &Connection) -> bool {
+    let mut left = LINGER_BYTES;
+    let reading = poll_fn(|context| {
+        while left > 0 {
+            match connection.poll_discard(context) {
+                Poll::Ready(0) => return Poll::Ready(()),
+                Poll::Ready(count) => left = left.saturating_sub(count),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    });
+    timeout(LINGER_TIME, reading).await.is_ok() && connection.read_whole()
+}
+
+/// Says that the answer is over, and reads on a little until the client has closed, too.
+async fn linger(connection: &Connection) {
+    let mut left = LINGER_BYTES;
+    let closing = async {
+        if poll_fn(|context| connection.poll_shutdown(context))
+            .await
+            .is_ok()
+        {
+            poll_fn(|context| connection.poll_swallow(context, &mut left)).await;
+        }
+    };
+    // Whoever does not close in time is closed.
+    let _ = timeout(LINGER_TIME, closing).await;
+}
