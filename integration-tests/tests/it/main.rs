@@ -9,6 +9,7 @@ mod check;
 mod drain;
 mod echo;
 mod explain;
+mod http1;
 mod reload;
 mod replay;
 mod routing;
