@@ -267,6 +267,11 @@ impl Raw {
         Ok(some)
     }
 
+    /// Waits until there is something to read; whether there is, or the connection ended. Cancel safe.
+    pub async fn answer_ready(&mut self) -> bool {
+        self.0.fill_buf().await.is_ok_and(|some| !some.is_empty())
+    }
+
     /// Waits for the end of the connection, orderly or not, passing over what still comes.
     pub async fn ended(&mut self) {
         while self.some().await.is_ok_and(|some| !some.is_empty()) {}

@@ -59,6 +59,8 @@ pub fn replay(
     response
 }
 
+const TOO_LARGE: &str = "The request's body is larger than this address takes.";
+
 /// What was decided without the cell.
 pub fn answer(answer: Answer, audience: Audience) -> Words {
     let (status, text, retry_after) = match answer {
@@ -109,6 +111,7 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
             "Under maintenance. Please try again later.",
             Some(after),
         ),
+        Answer::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, None),
         Answer::Full(after) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many requests at once. Please try again soon.",
@@ -214,6 +217,12 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             StatusCode::BAD_REQUEST,
             "client_cut",
             "The request broke off.",
+            Blame::Client,
+        ),
+        StreamError::TooLarge(_) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            TOO_LARGE,
             Blame::Client,
         ),
         StreamError::ClientStalled(_) => (

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::account::body::{self, Incoming};
 use crate::account::log::AccessLog;
@@ -17,7 +17,7 @@ use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::http1::Fault;
-use crate::live::cells::Cells;
+use crate::live::cells::{Cells, InFlight};
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
 use crate::outbound::{StreamError, chain, hold};
@@ -56,6 +56,8 @@ enum Outcome {
     Stream(Course),
     /// The request waits until the entry of this cell changes.
     Hold(Arc<Cell>),
+    /// The request waits until the cell has a place for it.
+    Queue(Arc<Cell>),
 }
 
 /// A request's way to its cell.
@@ -150,11 +152,29 @@ impl Service {
             }
         };
         let began = Instant::now();
-        let mut held = None;
+        let (mut held, mut place) = (None, None);
         loop {
-            let cell = match self.decide_once(head, &facts, audience, record) {
+            let cell = match self.decide_once(head, &facts, audience, record, place.take()) {
                 Outcome::Words(words) => return Ok(Err(words)),
                 Outcome::Stream(course) => return Ok(Ok(course)),
+                Outcome::Queue(cell) => {
+                    let limits = &cell.limits;
+                    let live = self.cells.live(&cell.name);
+                    place = match live.queue(limits.max_in_flight) {
+                        Some(queued) => {
+                            let turn = queued.place(limits.max_in_flight);
+                            timeout(limits.queue_timeout, turn).await.ok()
+                        }
+                        None => None,
+                    };
+                    if place.is_some() {
+                        record.waited.set(Some(began.elapsed()));
+                        continue;
+                    }
+                    let full = Answer::Full(limits.retry_after);
+                    record.lane.set("answer");
+                    return Ok(Err(refuse(full, audience, record)));
+                }
                 Outcome::Hold(cell) => cell,
             };
             let fail = |error| (error, cell.limits.retry_after);
@@ -169,13 +189,14 @@ impl Service {
         }
     }
 
-    /// One decision, by one snapshot.
+    /// One decision, by one snapshot, for a request that may have a place among those in flight already.
     fn decide_once(
         &self,
         head: &Parts,
         facts: &Facts<'_>,
         audience: Audience,
         record: &Record,
+        place: Option<InFlight>,
     ) -> Outcome {
         let snapshot = self.current.read();
         let found = match decision::resolve(&snapshot.registry, facts) {
@@ -188,23 +209,30 @@ impl Service {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
             ..facts.clone()
         };
-        let decided = decision::decide(
-            &facts,
-            &found,
-            self.cells.state(&found.cell.name),
-            &self.config.place,
-        );
+        // A place at a cell that the name no longer leads to is none.
+        let place = place.filter(|place| place.is_at(&self.cells, &found.cell.name));
+        let mut state = self.cells.state(&found.cell.name);
+        if place.is_some() {
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+        let decided = decision::decide(&facts, &found, state, &self.config.place);
         record.lane.set(decided.lane());
         record.reason.set(decided.reason());
         match decided {
             Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
+            Decision::Answer(Answer::Full(_)) if !found.cell.limits.queue_timeout.is_zero() => {
+                Outcome::Queue(Arc::clone(found.cell))
+            }
             Decision::Answer(answer) => Outcome::Words(refuse(answer, audience, record)),
             Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
             Decision::Stream(_) => {
                 let limits = &found.cell.limits;
                 let live = self.cells.live(&found.cell.name);
                 // Another worker may have taken the last place since the state was read.
-                let Some(in_flight) = live.enter(limits.max_in_flight) else {
+                let Some(in_flight) = place.or_else(|| live.enter(limits.max_in_flight)) else {
+                    if !limits.queue_timeout.is_zero() {
+                        return Outcome::Queue(Arc::clone(found.cell));
+                    }
                     record.lane.set("answer");
                     return Outcome::Words(refuse(
                         Answer::Full(limits.retry_after),
@@ -302,6 +330,9 @@ impl Service {
 
 fn refuse(answer: Answer, audience: Audience, record: &Record) -> Words {
     record.reason.set(answer.reason());
+    if answer == Answer::TooLarge {
+        record.blame.set(Some(Blame::Client));
+    }
     respond::answer(answer, audience)
 }
 

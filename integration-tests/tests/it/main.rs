@@ -10,6 +10,7 @@ mod drain;
 mod echo;
 mod explain;
 mod http1;
+mod limits;
 mod reload;
 mod replay;
 mod routing;

@@ -642,8 +642,7 @@ async fn a_cell_that_talks_garbage_is_a_bad_gateway() {
 #[tokio::test]
 async fn a_full_cell_asks_for_patience_and_takes_the_next() {
     let cell = integration_tests::ScriptedCell::listen().await;
-    let entry =
-        json!({ "address": cell.addr().to_string(), "max_in_flight": 1, "retry_after_s": 7 });
+    let entry = json!({ "address": cell.addr().to_string(), "max_in_flight": 1, "queue_timeout_ms": 0, "retry_after_s": 7 });
     let router = integration_tests::Router::start(options(json!({ "alice": entry }))).await;
     let first = tokio::spawn(client::get(router.addr(), HOST, "/first"));
     let (mut upstream, _) = cell.request().await;

@@ -108,12 +108,18 @@ pub enum Cut {
     Gone(Lost),
     /// Its sender sent nothing for so long.
     Stalled(Duration),
+    /// It came at fewer bytes per second than this.
+    Slow(u64),
+    /// It is longer than so many bytes.
+    TooLarge(u64),
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone(_) => f.write_str("body broke off"),
+            Self::Slow(rate) => write!(f, "body slower than {rate} bytes per second"),
+            Self::TooLarge(most) => write!(f, "body longer than {most} bytes"),
             Self::Stalled(after) => write!(f, "no byte of body for {} ms", after.as_millis()),
         }
     }
@@ -123,7 +129,7 @@ impl std::error::Error for Cut {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Gone(error) => Some(error),
-            Self::Stalled(_) => None,
+            Self::Stalled(_) | Self::Slow(_) | Self::TooLarge(_) => None,
         }
     }
 }
@@ -134,15 +140,40 @@ pub type Leftovers = UnboundedSender<hyper::body::Incoming>;
 /// What must happen before a body is read for the first time.
 pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
 
+/// What is asked of a body's sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Demands {
+    /// It pauses for so long at most.
+    pub patience: Duration,
+    /// It sends at most so many bytes.
+    pub most: Option<u64>,
+    /// It sends so many bytes, on average over each second that it is waited for; 0 for no matter how slow. Asked for
+    /// once it has been waited for as long as it may pause.
+    pub rate: u64,
+}
+
+impl Demands {
+    /// Only that it does not pause for longer.
+    pub fn patience(patience: Duration) -> Self {
+        Self {
+            patience,
+            most: None,
+            rate: 0,
+        }
+    }
+}
+
 /// A body that is relayed. What its sender cuts is passed on as cut: its error ends the other connection.
 pub struct Relayed<G = ()> {
     /// Taken only on drop.
     body: Option<Incoming>,
     side: Side,
     record: Rc<Record>,
-    patience: Duration,
+    demands: Demands,
     gate: Option<Gate>,
     leftovers: Option<Leftovers>,
+    /// How long the sender has been waited for in all, before `waiting`.
+    waited: Duration,
     /// Since when the sender has been waited for, and until when it may be silent.
     waiting: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -154,20 +185,24 @@ pub struct Relayed<G = ()> {
 }
 
 impl Relayed {
-    /// The client's body, which may pause for `patience` at most. It is not read before `gate` opens; what nobody
+    /// The client's body. It is not read before `gate` opens; what nobody
     /// reads goes to `leftovers`.
     pub fn request(
         body: Incoming,
         record: Rc<Record>,
-        patience: Duration,
+        mut demands: Demands,
         gate: Option<Gate>,
         leftovers: Leftovers,
     ) -> Self {
+        if body.size_hint().exact().is_none() {
+            // What is made while it is sent, such as one half of a conversation, may be slow.
+            demands.rate = 0;
+        }
         Self::new(
             body,
             Side::Request,
             record,
-            patience,
+            demands,
             gate,
             Some(leftovers),
             (),
@@ -183,9 +218,10 @@ impl Relayed {
             body: None,
             side: Side::Request,
             record,
-            patience: Duration::MAX,
+            demands: Demands::patience(Duration::MAX),
             gate: None,
             leftovers: None,
+            waited: Duration::ZERO,
             waiting: None,
             deadline: None,
             whole: true,
@@ -209,7 +245,7 @@ impl<G> Relayed<G> {
             Incoming::Stream(body),
             Side::Response,
             record,
-            patience,
+            Demands::patience(patience),
             None,
             None,
             guard,
@@ -225,7 +261,7 @@ impl<G> Relayed<G> {
         body: Incoming,
         side: Side,
         record: Rc<Record>,
-        patience: Duration,
+        demands: Demands,
         gate: Option<Gate>,
         leftovers: Option<Leftovers>,
         guard: G,
@@ -238,9 +274,10 @@ impl<G> Relayed<G> {
             body,
             side,
             record,
-            patience,
+            demands,
             gate,
             leftovers,
+            waited: Duration::ZERO,
             waiting: None,
             deadline: None,
             whole: false,
@@ -273,21 +310,20 @@ impl<G> Relayed<G> {
     }
 
     fn count(&self, bytes: usize) {
-        let counter = match self.side {
-            Side::Request => &self.record.bytes_in,
-            Side::Response => &self.record.bytes_out,
-        };
+        let counter = self.counter();
         counter.set(counter.get() + bytes as u64);
         self.record.progress();
     }
 
     fn fail(&mut self, cut: Cut) -> Cut {
         self.set_ending(match (self.side, &cut) {
-            (Side::Request, Cut::Gone(Lost::Http1(BodyError::Over))) => Ending::NotWanted,
             (Side::Request, Cut::Gone(_)) => Ending::ClientGone,
-            (Side::Request, Cut::Stalled(_)) => Ending::ClientStalled,
+            (Side::Request, Cut::TooLarge(_)) => Ending::TooLarge,
+            (Side::Request, Cut::Stalled(_) | Cut::Slow(_)) => Ending::ClientStalled,
             (Side::Response, Cut::Gone(_)) => Ending::CellCut,
-            (Side::Response, Cut::Stalled(_)) => Ending::CellStalled,
+            (Side::Response, Cut::Stalled(_) | Cut::Slow(_) | Cut::TooLarge(_)) => {
+                Ending::CellStalled
+            }
         });
         self.leftovers = None;
         self.guard = None;
@@ -300,15 +336,37 @@ impl<G> Relayed<G> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
         let deadline = self
             .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.demands.patience)));
         while deadline.as_mut().poll(context).is_ready() {
-            let until = self.record.last_progress().max(since) + self.patience;
+            let until = self.record.last_progress().max(since) + self.demands.patience;
             if Instant::now() >= until {
                 return true;
             }
             deadline.as_mut().reset(until);
         }
         false
+    }
+
+    /// What the sender does wrong by `data` bytes more.
+    fn breaks(&self, data: u64) -> Option<Cut> {
+        let Demands {
+            patience,
+            most,
+            rate,
+        } = self.demands;
+        let came = self.counter().get() + data;
+        if let Some(most) = most.filter(|most| came > *most) {
+            return Some(Cut::TooLarge(most));
+        }
+        let asked = self.waited.as_secs().saturating_mul(rate);
+        (self.waited > patience && came < asked).then_some(Cut::Slow(rate))
+    }
+
+    fn counter(&self) -> &std::cell::Cell<u64> {
+        match self.side {
+            Side::Request => &self.record.bytes_in,
+            Side::Response => &self.record.bytes_out,
+        }
     }
 
     fn opened(&mut self, context: &mut Context<'_>) -> bool {
@@ -358,12 +416,14 @@ impl<G: Unpin> Body for Relayed<G> {
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
             let stalled = this.stalled(context);
             return if stalled {
-                Poll::Ready(Some(Err(this.fail(Cut::Stalled(this.patience)))))
+                Poll::Ready(Some(Err(this.fail(Cut::Stalled(this.demands.patience)))))
             } else {
                 Poll::Pending
             };
         };
-        this.waiting = None;
+        if let Some(since) = this.waiting.take() {
+            this.waited += since.elapsed();
+        }
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
@@ -371,6 +431,10 @@ impl<G: Unpin> Body for Relayed<G> {
                 }
                 // Who was promised a length does not ask for more once it has come.
                 let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
+                let data = frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(cut) = this.breaks(data) {
+                    return Poll::Ready(Some(Err(this.fail(cut))));
+                }
                 this.count(frame.data_ref().map_or(0, Bytes::len));
                 if last {
                     this.complete();

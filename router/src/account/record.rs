@@ -27,6 +27,8 @@ pub enum Ending {
     ClientGone,
     /// The client sent nothing for too long.
     ClientStalled,
+    /// It was larger than the cell's entry allows.
+    TooLarge,
     /// The cell cut it.
     CellCut,
     /// The cell sent nothing for too long.
@@ -169,7 +171,7 @@ impl Record {
 
     fn blame(&self) -> Option<Blame> {
         let of_body = |ending| match ending {
-            Ending::ClientGone | Ending::ClientStalled => Some(Blame::Client),
+            Ending::ClientGone | Ending::ClientStalled | Ending::TooLarge => Some(Blame::Client),
             Ending::CellCut | Ending::CellStalled => Some(Blame::Cell),
             Ending::None | Ending::Running | Ending::Complete | Ending::NotWanted => None,
         };
@@ -278,6 +280,7 @@ fn ending_name(ending: Ending) -> Option<&'static str> {
         Ending::Complete => Some("complete"),
         Ending::ClientGone => Some("client_gone"),
         Ending::ClientStalled => Some("client_stalled"),
+        Ending::TooLarge => Some("too_large"),
         Ending::CellCut => Some("cell_cut"),
         Ending::CellStalled => Some("cell_stalled"),
         Ending::NotWanted => Some("not_wanted"),

@@ -273,6 +273,7 @@ fn because(decided: &Decision) -> &'static str {
             Answer::Loop => "it has passed through this router before",
             Answer::Disabled => "the cell is disabled",
             Answer::Maintenance(_) => "the cell is in maintenance",
+            Answer::TooLarge => "the body is larger than the cell's entry allows",
             Answer::Full(_) => "the cell has as many requests in flight as its entry allows",
         },
     }

@@ -54,6 +54,8 @@ pub enum Answer {
     Disabled,
     /// The cell is being worked on; how long until it is worth trying again.
     Maintenance(Duration),
+    /// The body is larger than the cell's entry allows.
+    TooLarge,
     /// The cell has as many requests in flight as its entry allows.
     Full(Duration),
 }
@@ -167,6 +169,11 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
         Admission::Paused => return Decision::Hold,
         Admission::Active => {}
     }
+    if let (BodyLength::Known(bytes), Some(most)) = (facts.body, cell.limits.max_body_bytes)
+        && bytes > most
+    {
+        return Decision::Answer(Answer::TooLarge);
+    }
     match lane(facts, found, place) {
         Decision::Stream(_) if state.in_flight >= cell.limits.max_in_flight => {
             Decision::Answer(Answer::Full(cell.limits.retry_after))
@@ -243,6 +250,7 @@ impl Answer {
             Self::Loop => "loop",
             Self::Disabled => "disabled",
             Self::Maintenance(_) => "maintenance",
+            Self::TooLarge => "body_too_large",
             Self::Full(_) => "cell_full",
         }
     }

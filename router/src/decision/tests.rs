@@ -17,7 +17,8 @@ const REGISTRY: &str = r#"{
     "disabled": { "machine": "3d8d9e67c2e126", "state": "disabled" },
     "mending":  { "machine": "3d8d9e67c2e127", "state": "maintenance", "retry_after_s": 7 },
     "paused":   { "machine": "3d8d9e67c2e128", "state": "paused" },
-    "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 }
+    "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 },
+    "small":    { "machine": "3d8d9e67c2e12a", "max_body_bytes": 10 }
   }
 }"#;
 
@@ -150,6 +151,9 @@ rows! {
     cached_cell_replays_cached: Row::to("cached.example.com") => Decision::Replay(ReplayKind::Cached { ttl: Duration::from_secs(30) });
     cached_cell_streams_large_bodies: Row::to("cached.example.com").body(1_000_001) => Decision::Stream(StreamReason::LargeBody);
 
+    body_of_the_cells_limit_passes: Row::to("small.example.com").body(10) => Decision::Replay(ReplayKind::Strict { timeout: None });
+    body_over_the_cells_limit_is_refused: Row::to("small.example.com").body(11) => Decision::Answer(Answer::TooLarge);
+    body_of_unknown_length_is_measured_on_its_way: Row::to("small.example.com").unknown_length() => Decision::Stream(StreamReason::UnknownLength);
     full_cell_is_not_streamed_to: Row { in_flight: 2, ..Row::to("busy.example.com") } => Decision::Answer(Answer::Full(Duration::from_secs(30)));
     last_free_place_is_taken: Row { in_flight: 1, ..Row::to("busy.example.com") } => Decision::Stream(StreamReason::ReplayNever);
     replay_takes_no_place: Row { in_flight: u32::MAX, ..Row::to("strict.example.com") } => STRICT;

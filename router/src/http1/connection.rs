@@ -38,7 +38,7 @@ pub enum BodyError {
     Ended,
     /// Its framing is malformed.
     Malformed(Fault),
-    /// The connection has gone on without it.
+    /// It broke off before.
     Over,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for BodyError {
             Self::Io(error) => write!(f, "{error}"),
             Self::Ended => f.write_str("the connection ended before the body"),
             Self::Malformed(fault) => write!(f, "{fault}"),
-            Self::Over => f.write_str("the exchange is over"),
+            Self::Over => f.write_str("it broke off before"),
         }
     }
 }
@@ -297,7 +297,7 @@ impl Connection {
         self.0.borrow().continued
     }
 
-    /// Takes the body away from whoever holds it.
+    /// Takes the body away from whoever holds it, and who will get nothing more of it.
     pub fn take_body_back(&self) {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
@@ -442,7 +442,9 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.state.borrow_mut();
         if state.turn != self.turn {
-            return Poll::Ready(Some(Err(BodyError::Over)));
+            // Neither its end nor an error: the answer that ended its turn may still be on its way from the cell, over
+            // the very connection that an error would break.
+            return Poll::Pending;
         }
         state.begun = true;
         let step = ready!(state.poll_body(context));

@@ -164,6 +164,10 @@ where
         keep_alive: shape.keep_alive && !unasked && !refused && !signal.has(Stop::Draining),
         ..shape
     };
+    if refused {
+        // Some clients read nothing before they have sent all: what they send is read, and the cell has had enough.
+        connection.take_body_back();
+    }
     let after = answer(connection, response, shape, signal).await;
     connection.take_body_back();
     if after == After::Next && !connection.read_whole() && !discard(connection).await {

@@ -1,11 +1,12 @@
 //! Live state of each cell that is in use, shared by all workers.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
 use crate::decision::CellState;
@@ -26,6 +27,9 @@ pub struct Cells {
 #[derive(Debug, Default)]
 pub struct Live {
     in_flight: AtomicU32,
+    /// Requests that wait for a place among them, and what tells the first of these that one is free.
+    queued: AtomicU32,
+    freed: Notify,
     /// The wake that is under way, so that all who wait share it.
     wake: Mutex<Option<(Placement, watch::Sender<WakeProgress>)>>,
     /// Where the machine was told to be after a start.
@@ -95,7 +99,47 @@ pub struct InFlight(Arc<Live>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.0.queued.load(Ordering::Acquire) > 0 {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+impl InFlight {
+    /// Whether it is in flight to the cell of this name.
+    pub fn is_at(&self, cells: &Cells, name: &CellName) -> bool {
+        cells
+            .cells
+            .get(name)
+            .is_some_and(|live| Arc::ptr_eq(&live, &self.0))
+    }
+}
+
+/// A request that waits for a place.
+#[derive(Debug)]
+pub struct Queued(Arc<Live>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::AcqRel);
+        // Whoever was told of a free place and left tells the next.
+        self.0.freed.notify_one();
+    }
+}
+
+impl Queued {
+    /// Waits for one of `most` places, behind those who came before. Cancel safe.
+    pub async fn place(self, most: u32) -> InFlight {
+        loop {
+            let mut freed = pin!(self.0.freed.notified());
+            // From now on a place that gets free is not missed.
+            freed.as_mut().enable();
+            if let Some(place) = self.0.take(most) {
+                return place;
+            }
+            freed.await;
+        }
     }
 }
 
@@ -106,8 +150,24 @@ impl Live {
         }
     }
 
-    /// Counts a request in, unless the cell has `most` already; it is counted out on drop.
+    /// Counts a request in, unless the cell has `most` already or others wait; it is counted out on drop.
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+        (self.queued.load(Ordering::Acquire) == 0)
+            .then(|| self.take(most))
+            .flatten()
+    }
+
+    /// Lets a request wait for a place, unless `most` do already.
+    pub fn queue(self: &Arc<Self>, most: u32) -> Option<Queued> {
+        let queued = self
+            .queued
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < most).then_some(n + 1)
+            });
+        queued.ok().map(|_| Queued(Arc::clone(self)))
+    }
+
+    fn take(self: &Arc<Self>, most: u32) -> Option<InFlight> {
         let entered = self
             .in_flight
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {

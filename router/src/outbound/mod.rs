@@ -35,6 +35,8 @@ pub enum StreamError {
     ClientCut(hyper::Error),
     /// The client sent nothing for so long that its upload was given up.
     ClientStalled(hyper::Error),
+    /// The client's body turned out to be larger than the cell's entry allows.
+    TooLarge(hyper::Error),
     /// The cell took no byte and sent no answer for so long.
     Silent(Duration),
     /// The cell switched protocols though nobody had asked it to.
@@ -58,6 +60,7 @@ impl fmt::Display for StreamError {
             Self::Broken(_) => f.write_str("the connection to the cell broke before it answered"),
             Self::ClientCut(_) => f.write_str("the client's body broke off"),
             Self::ClientStalled(_) => f.write_str("the client's body made no progress"),
+            Self::TooLarge(_) => f.write_str("the client's body is too large"),
             Self::Silent(after) => write!(
                 f,
                 "the cell neither read nor answered for {} ms",
@@ -72,9 +75,10 @@ impl std::error::Error for StreamError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Dial(error) => Some(error),
-            Self::Broken(error) | Self::ClientCut(error) | Self::ClientStalled(error) => {
-                Some(error)
-            }
+            Self::Broken(error)
+            | Self::ClientCut(error)
+            | Self::ClientStalled(error)
+            | Self::TooLarge(error) => Some(error),
             Self::Wake(_)
             | Self::WakeTimeout(_)
             | Self::TooManyHeld

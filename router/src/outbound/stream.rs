@@ -16,7 +16,7 @@ use super::dial::Dialer;
 use super::pool::{Connection, Pool};
 use super::tunnel;
 use super::wake::Waker;
-use crate::account::body::{Answer, Gate, Incoming, Leftovers, Relayed};
+use crate::account::body::{Answer, Demands, Gate, Incoming, Leftovers, Relayed};
 use crate::account::record::{Ending, Record};
 use crate::http1::{Interim, Switched};
 use crate::live::cells::{Cells, InFlight, Live};
@@ -44,6 +44,7 @@ impl Lease {
             Ending::Running
             | Ending::ClientGone
             | Ending::ClientStalled
+            | Ending::TooLarge
             | Ending::CellCut
             | Ending::CellStalled
             | Ending::NotWanted => drop(self.connection),
@@ -130,7 +131,11 @@ impl Upstream {
         let body = Relayed::request(
             body,
             Rc::clone(record),
-            limits.idle_timeout,
+            Demands {
+                patience: limits.idle_timeout,
+                most: limits.max_body_bytes,
+                rate: limits.min_body_rate,
+            },
             gate,
             self.leftovers.clone(),
         );
@@ -302,6 +307,7 @@ async fn attempt(
             None => Attempt::Failed(match record.request_ended.get() {
                 Ending::ClientGone => StreamError::ClientCut(error.into_error()),
                 Ending::ClientStalled => StreamError::ClientStalled(error.into_error()),
+                Ending::TooLarge => StreamError::TooLarge(error.into_error()),
                 Ending::None
                 | Ending::Running
                 | Ending::Complete

@@ -144,6 +144,13 @@ impl ReplayKind {
 pub struct Limits {
     /// Requests that run at the same time through this router, 1 or more.
     pub max_in_flight: u32,
+    /// For a request that waits until one of those is over; zero does not wait.
+    pub queue_timeout: Duration,
+    /// The largest request body; `None` where there is no limit.
+    pub max_body_bytes: Option<u64>,
+    /// How fast a request body of known length must come, in bytes per second of waiting for it; 0 for no matter how
+    /// slow.
+    pub min_body_rate: u64,
     /// For one attempt to connect.
     pub connect_timeout: Duration,
     /// From the end of the request's head until the first byte of the answer, while no body moves.

@@ -28,6 +28,9 @@ pub(super) enum Key {
     ReplayTtl,
     ReplayTimeout,
     MaxInFlight,
+    QueueTimeout,
+    MaxBodyBytes,
+    MinBodyRate,
     ConnectTimeout,
     FirstByteTimeout,
     IdleTimeout,
@@ -115,6 +118,8 @@ pub(super) enum Unit {
     Version,
     Port,
     Requests,
+    Bytes,
+    BytesPerSecond,
     Milliseconds,
     Seconds,
 }
@@ -126,6 +131,8 @@ impl Unit {
             Unit::Version => "version that this router reads",
             Unit::Port => "port",
             Unit::Requests => "number of requests that is allowed here",
+            Unit::Bytes => "size that is allowed here",
+            Unit::BytesPerSecond => "rate that is allowed here",
             Unit::Milliseconds | Unit::Seconds => "time that is allowed here",
         }
     }
@@ -135,6 +142,8 @@ impl Unit {
         match self {
             Unit::Version | Unit::Port => "",
             Unit::Requests => " (requests)",
+            Unit::Bytes => " (bytes)",
+            Unit::BytesPerSecond => " (bytes per second)",
             Unit::Milliseconds => " (milliseconds)",
             Unit::Seconds => " (seconds)",
         }

@@ -14,8 +14,11 @@ use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
-const LIMIT_KEYS: [Key; 8] = [
+const LIMIT_KEYS: [Key; 11] = [
     Key::MaxInFlight,
+    Key::QueueTimeout,
+    Key::MaxBodyBytes,
+    Key::MinBodyRate,
     Key::ConnectTimeout,
     Key::FirstByteTimeout,
     Key::IdleTimeout,
@@ -136,6 +139,11 @@ fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
     let milliseconds = |key| Duration::from_millis(number(key));
     Limits {
         max_in_flight: u32::try_from(number(Key::MaxInFlight)).unwrap_or(u32::MAX),
+        queue_timeout: milliseconds(Key::QueueTimeout),
+        max_body_bytes: own
+            .number(Key::MaxBodyBytes)
+            .or(defaults.number(Key::MaxBodyBytes)),
+        min_body_rate: number(Key::MinBodyRate),
         connect_timeout: milliseconds(Key::ConnectTimeout),
         first_byte_timeout: milliseconds(Key::FirstByteTimeout),
         idle_timeout: milliseconds(Key::IdleTimeout),

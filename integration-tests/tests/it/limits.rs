@@ -1,0 +1,160 @@
+//! What a cell's entry allows of a request: size, pace, and how many at once.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http::StatusCode;
+use integration_tests::client::{self, Raw};
+use integration_tests::{Router, ScriptedCell};
+use serde_json::{Value, json};
+
+use crate::scene::{HOST, options};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A router before a scripted cell whose entry has these settings, too.
+async fn limited(settings: Value) -> (Router, ScriptedCell) {
+    let cell = ScriptedCell::listen().await;
+    let mut entry = settings;
+    entry["address"] = cell.addr().to_string().into();
+    let router = Router::start(options(json!({ "alice": entry }))).await;
+    (router, cell)
+}
+
+#[tokio::test]
+async fn a_body_of_told_length_that_is_too_large_never_reaches_the_cell() {
+    let (router, cell) = limited(json!({ "max_body_bytes": 4 })).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    client
+        .write(format!(
+            "PUT /x HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 5\r\n\r\nhello"
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        client.answer().await.unwrap().status,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let record = router.next_record(|line| line["path"] == "/x").await;
+    assert_eq!(record["reason"], "body_too_large");
+    assert_eq!(record["error_by"], "client");
+    // The next connection that the cell sees is that of a request which it may have.
+    let fits = tokio::spawn(client::get(router.addr(), HOST, "/fits"));
+    let (mut upstream, head) = cell.request().await;
+    assert!(head.starts_with("GET /fits "), "{head}");
+    upstream.write(OK).await.unwrap();
+    assert_eq!(fits.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_cut_where_it_gets_too_large() {
+    let (router, cell) = limited(json!({ "max_body_bytes": 4 })).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    client
+        .write(format!(
+            "PUT /x HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n"
+        ))
+        .await
+        .unwrap();
+    let (mut upstream, _) = cell.request().await;
+    assert_eq!(upstream.chunk().await.unwrap(), b"four");
+    client.write("1\r\n!\r\n0\r\n\r\n").await.unwrap();
+    assert_eq!(upstream.rest().await.unwrap(), b"");
+    assert_eq!(
+        client.answer().await.unwrap().status,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let record = router.next_record(|line| line["path"] == "/x").await;
+    assert_eq!(record["reason"], "body_too_large");
+    assert_eq!(record["request_body"], "too_large");
+}
+
+#[tokio::test]
+async fn a_body_that_only_drips_is_given_up() {
+    let settings = json!({ "idle_timeout_ms": 1000, "min_body_rate": 1_000_000 });
+    let (router, cell) = limited(settings).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    client
+        .write(format!(
+            "PUT /x HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1000000\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+    let (mut upstream, _) = cell.request().await;
+    // It never pauses for as long as it may, and comes to an end all the same.
+    let mut drops = tokio::time::interval(std::time::Duration::from_millis(50));
+    let answer = loop {
+        tokio::select! {
+            answer = client.answer_ready() => break answer,
+            _ = drops.tick() => {}
+        }
+        if client.write("x").await.is_err() {
+            break client.answer_ready().await;
+        }
+    };
+    assert!(answer);
+    assert_eq!(
+        client.answer().await.unwrap().status,
+        StatusCode::REQUEST_TIMEOUT
+    );
+    upstream.ended().await;
+    let record = router.next_record(|line| line["path"] == "/x").await;
+    assert_eq!(record["reason"], "client_stalled");
+    assert!(
+        record["error"].as_str().unwrap().contains("slower than"),
+        "{record}"
+    );
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_wait_their_turn() {
+    let (router, cell) = limited(json!({ "max_in_flight": 1, "queue_timeout_ms": 60_000 })).await;
+    let first = tokio::spawn(client::get(router.addr(), HOST, "/first"));
+    let (mut upstream, _) = cell.request().await;
+    // One request runs and one may wait: of the next two one is refused at once.
+    let mut next: FuturesUnordered<_> = ["/second", "/third"]
+        .map(|path| client::get(router.addr(), HOST, path))
+        .into_iter()
+        .collect();
+    let refused = next.next().await.unwrap().unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let answering = async {
+        upstream.write(OK).await.unwrap();
+        upstream.head().await.unwrap();
+        upstream.write(OK).await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(next.next(), answering);
+    assert_eq!(waited.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!(first.await.unwrap().unwrap().status, StatusCode::OK);
+    let waited = |line: &Value| line["status"] == 200 && line["path"] != "/first";
+    let record = router.next_record(waited).await;
+    assert!(record["waited_ms"].is_u64(), "{record}");
+}
+
+#[tokio::test]
+async fn who_leaves_the_queue_gives_its_turn_to_the_next() {
+    let (router, cell) = limited(json!({ "max_in_flight": 2, "queue_timeout_ms": 60_000 })).await;
+    let running = [
+        tokio::spawn(client::get(router.addr(), HOST, "/a")),
+        tokio::spawn(client::get(router.addr(), HOST, "/b")),
+    ];
+    let (mut one, _) = cell.request().await;
+    let (mut two, _) = cell.request().await;
+    let mut leaves = Raw::connect(router.addr()).await.unwrap();
+    leaves
+        .write(format!("GET /leaves HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+        .await
+        .unwrap();
+    drop(leaves);
+    let record = router.next_record(|line| line["path"] == "/leaves").await;
+    assert_eq!(record["reason"], "client_gone");
+    let stays = tokio::spawn(client::get(router.addr(), HOST, "/stays"));
+    one.write(OK).await.unwrap();
+    let head = one.head().await.unwrap();
+    assert!(head.starts_with("GET /stays "), "{head}");
+    one.write(OK).await.unwrap();
+    assert_eq!(stays.await.unwrap().unwrap().status, StatusCode::OK);
+    two.write(OK).await.unwrap();
+    for request in running {
+        assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    }
+}
