@@ -188,8 +188,17 @@ impl Process {
 
     /// Peak resident memory in bytes so far (`VmHWM`), `None` once the process has ended.
     pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Resident memory in bytes now (`VmRSS`), `None` once the process has ended.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix(field))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib * 1024)
     }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::client::Raw;
 
@@ -22,6 +22,24 @@ impl ScriptedCell {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("the loopback interface has a free port");
+        Self::of(listener)
+    }
+
+    /// Listens, with about so many bytes of room in the kernel for what has not been read yet.
+    ///
+    /// # Panics
+    /// The loopback interface has no free port.
+    pub fn listen_with_room(bytes: u32) -> Self {
+        let listening = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(bytes)?;
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            socket.listen(4096)
+        };
+        Self::of(listening().expect("the loopback interface has a free port"))
+    }
+
+    fn of(listener: TcpListener) -> Self {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");

@@ -125,11 +125,14 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
                     None => http::serve(socket, &config, &signal, handle, refuse).await,
                     // A handshake that fails or takes too long is the client's affair.
                     Some(tls) => {
-                        if let Ok(Ok(socket)) =
-                            timeout(config.head_timeout, tls.accept(socket)).await
-                        {
-                            http::serve(socket, &config, &signal, handle, refuse).await;
-                        }
+                        Box::pin(async {
+                            if let Ok(Ok(socket)) =
+                                timeout(config.head_timeout, tls.accept(socket)).await
+                            {
+                                http::serve(socket, &config, &signal, handle, refuse).await;
+                            }
+                        })
+                        .await
                     }
                 }
                 drop(running);

@@ -21,7 +21,7 @@ use super::io::Io;
 
 /// Bytes that are read at once while a head is awaited, and while a body is.
 const HEAD_READ: usize = 2 * 1024;
-const BODY_READ: usize = 32 * 1024;
+const BODY_READ: usize = 16 * 1024;
 /// Bytes of later requests that are read ahead of their turn.
 const PIPELINED: usize = 16 * 1024;
 /// Bytes that may wait to be written before more is asked of a body.

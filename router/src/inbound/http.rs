@@ -78,6 +78,18 @@ pub async fn serve<I, F, R, B>(
         let handle = |request: Request<_>| handle(request.map(Incoming::Http1));
         return http1::serve(Box::new(socket), read, config, signal, handle, refuse).await;
     }
+    // In a box of its own: it is large, and most connections need none of it.
+    Box::pin(http2(socket, read, config, signal, handle)).await;
+}
+
+async fn http2<I, F, R, B>(socket: I, read: BytesMut, config: &Config, signal: &Signal, handle: F)
+where
+    I: Io + 'static,
+    F: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Response<B>> + 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let service = service_fn(|request: Request<_>| {
         let answered = handle(request.map(Incoming::Stream));
         async { Ok::<_, Infallible>(answered.await) }

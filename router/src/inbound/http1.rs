@@ -76,7 +76,8 @@ pub async fn serve<R, B>(
             Err(_) => Err(Fault::TimedOut),
         };
         let after = match head {
-            Ok(head) => exchange(&connection, head, signal, &handle).await,
+            // In a box of its own: while the connection is idle, nothing is kept of it.
+            Ok(head) => Box::pin(exchange(&connection, head, signal, &handle)).await,
             Err(fault) => {
                 connection.begin(Framing::None, Version::HTTP_11);
                 let response = refuse(fault);
@@ -85,12 +86,12 @@ pub async fn serve<R, B>(
                     version: Version::HTTP_11,
                     keep_alive: false,
                 };
-                answer(&connection, response, shape, signal).await
+                Box::pin(answer(&connection, response, shape, signal)).await
             }
         };
         match after {
             After::Next => {}
-            After::Close => return linger(&connection).await,
+            After::Close => return Box::pin(linger(&connection)).await,
             After::Gone => return,
         }
     }
@@ -143,15 +144,16 @@ where
     };
     let expects = framing != Framing::None && parts.headers.contains_key(header::EXPECT);
     let body = connection.begin(framing, parts.version);
-    let mut handled = Box::pin(handle(Request::from_parts(parts, body)));
-    let response = poll_fn(|context| {
-        if let Poll::Ready(response) = handled.as_mut().poll(context) {
-            return Poll::Ready(Some(response));
-        }
-        connection.poll_gone(context).map(|()| None)
-    })
-    .await;
-    drop(handled);
+    let response = {
+        let mut handled = pin!(handle(Request::from_parts(parts, body)));
+        poll_fn(|context| {
+            if let Poll::Ready(response) = handled.as_mut().poll(context) {
+                return Poll::Ready(Some(response));
+            }
+            connection.poll_gone(context).map(|()| None)
+        })
+        .await
+    };
     let Some(response) = response else {
         return After::Gone;
     };

@@ -16,7 +16,7 @@ use crate::account::body::Relayed;
 use crate::registry::{Cell, CellName, Placement};
 
 /// The largest buffer that hyper may grow for one connection, in bytes: bodies are passed on, not gathered.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A connection to a cell that nobody else uses. Dropping it closes it.
 pub struct Connection {
