@@ -2,11 +2,15 @@
 //!
 //! Knows nothing of cells or decisions. What it refuses never becomes a request.
 
+pub mod buffered;
 pub mod chunked;
 pub mod connection;
 pub mod encode;
 pub mod head;
 pub mod io;
+pub mod reading;
 
-pub use connection::{Body, BodyError, Interim, Switched};
+pub use buffered::Switched;
+pub use connection::{Body, Interim};
 pub use head::Fault;
+pub use reading::BodyError;

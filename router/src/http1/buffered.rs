@@ -1,0 +1,192 @@
+//! A socket with what was read ahead on it, and what is still to be written to it.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use super::io::Io;
+
+/// Bytes that may wait to be written before more is asked of a body.
+const WRITE_AHEAD: usize = 16 * 1024;
+/// Data of up to so many bytes is copied to what else is written; more is written from where it is.
+const COPIED: usize = 2 * 1024;
+
+/// One side of the router: a client's socket or a cell's.
+pub struct Buffered {
+    io: Box<dyn Io>,
+    /// What has been read, and not been taken yet.
+    pub read: BytesMut,
+    /// Written first, then `data`, then `after`.
+    write: BytesMut,
+    data: Bytes,
+    after: &'static [u8],
+}
+
+impl fmt::Debug for Buffered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffered").finish_non_exhaustive()
+    }
+}
+
+impl Buffered {
+    /// Over `io`, from which `ahead` has been read already.
+    pub fn new(io: Box<dyn Io>, ahead: BytesMut) -> Self {
+        Self {
+            io,
+            read: ahead,
+            write: BytesMut::new(),
+            data: Bytes::new(),
+            after: b"",
+        }
+    }
+
+    /// Lets memory go that an idle connection does not need.
+    pub fn rest(&mut self) {
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+        self.write = BytesMut::new();
+        self.data = Bytes::new();
+    }
+
+    /// Reads up to `most` bytes more; `false` at the connection's end. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+        if self.read.capacity() - self.read.len() < most / 2 {
+            self.read.reserve(most);
+        }
+        let mut into = (&mut self.read).limit(most);
+        // It keeps nothing between polls.
+        let reading = pin!(self.io.read_buf(&mut into));
+        reading.poll(context).map_ok(|count| count > 0)
+    }
+
+    /// Queues what `write` writes.
+    pub fn queue_with(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        write(&mut self.write);
+    }
+
+    /// Queues `before`, `data` and `after` to be written.
+    pub fn queue(&mut self, before: &[u8], data: Bytes, after: &'static [u8]) {
+        self.write.extend_from_slice(before);
+        if data.len() <= COPIED {
+            self.write.extend_from_slice(&data);
+            self.write.extend_from_slice(after);
+        } else {
+            self.data = data;
+            self.after = after;
+        }
+    }
+
+    /// Whether more may be queued before what is queued has been written.
+    pub fn may_queue(&self) -> bool {
+        self.data.is_empty() && self.after.is_empty() && self.write.len() < WRITE_AHEAD
+    }
+
+    /// Writes what is queued; the socket is given each piece from where it lies. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let parts = [
+                IoSlice::new(&self.write),
+                IoSlice::new(&self.data),
+                IoSlice::new(self.after),
+            ];
+            if parts.iter().all(|part| part.is_empty()) {
+                return Pin::new(&mut *self.io).poll_flush(context);
+            }
+            let io = Pin::new(&mut *self.io);
+            let mut written = ready!(if io.is_write_vectored() {
+                io.poll_write_vectored(context, &parts)
+            } else {
+                let first = parts.iter().find(|part| !part.is_empty());
+                io.poll_write(context, first.map_or(&[], |part| part))
+            })?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let step = written.min(self.write.len());
+            self.write.advance(step);
+            written -= step;
+            let step = written.min(self.data.len());
+            self.data.advance(step);
+            self.after = &self.after[written - step..];
+        }
+    }
+
+    /// Says that no more will be written. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(context)
+    }
+
+    /// Makes its closing a reset.
+    pub fn reset_on_close(&self) {
+        self.io.reset_on_close();
+    }
+
+    /// Takes the socket and what was read ahead away, and leaves one behind that has ended.
+    pub fn take(&mut self) -> Switched {
+        Switched {
+            io: std::mem::replace(&mut self.io, Box::new(tokio::io::empty())),
+            ahead: std::mem::take(&mut self.read),
+        }
+    }
+}
+
+/// What is left of a connection that speaks another protocol from now on.
+pub struct Switched {
+    io: Box<dyn Io>,
+    ahead: BytesMut,
+}
+
+impl fmt::Debug for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switched").finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Switched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut *this.io).poll_read(context, buffer);
+        }
+        let take = this.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&this.ahead.split_to(take));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Switched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get_mut().io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().io).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().io).poll_shutdown(context)
+    }
+}

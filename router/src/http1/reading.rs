@@ -1,0 +1,146 @@
+//! A body as it is read from a connection, whichever side sends it.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::buffered::Buffered;
+use super::chunked::{Decoder, Step};
+use super::head::{Fault, Framing};
+
+/// Bytes that are read at once.
+const BODY_READ: usize = 16 * 1024;
+
+/// Why a body could not be read to its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The connection broke.
+    Io(io::Error),
+    /// The sender closed the connection in the middle of it.
+    Ended,
+    /// Its framing is malformed.
+    Malformed(Fault),
+    /// It broke off before.
+    Over,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Ended => f.write_str("the connection ended before the body"),
+            Self::Malformed(fault) => write!(f, "{fault}"),
+            Self::Over => f.write_str("it broke off before"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// What is left of the body that is being read.
+#[derive(Debug)]
+pub enum Reading {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Decoder),
+    /// Whatever comes until the connection ends.
+    ToEnd,
+    /// Nothing: it is whole.
+    Done,
+    /// Nothing: it broke off.
+    Failed,
+}
+
+impl Reading {
+    /// All of a body that is framed like this.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::default()),
+            Framing::ToEnd => Self::ToEnd,
+        }
+    }
+
+    /// Whether all of it has been read.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Whether more of it is to come.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Length(_) | Self::Chunked(_) | Self::ToEnd)
+    }
+
+    /// How many bytes are to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Done => Some(0),
+            Self::Chunked(_) | Self::ToEnd | Self::Failed => None,
+        }
+    }
+
+    /// Reads what comes next of it from `from`; never `Step::More`. Cancel safe.
+    ///
+    /// # Errors
+    /// `BodyError`, of which `Over` stands for every look after the first.
+    pub fn poll(
+        &mut self,
+        from: &mut Buffered,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Step, BodyError>> {
+        let read = loop {
+            match self.step(from) {
+                Ok(Step::More) => {}
+                other => break other,
+            }
+            match ready!(from.poll_fill(context, BODY_READ)) {
+                Ok(true) => {}
+                Ok(false) if matches!(self, Self::ToEnd) => {
+                    *self = Self::Done;
+                    break Ok(Step::End);
+                }
+                Ok(false) => break Err(BodyError::Ended),
+                Err(error) => break Err(BodyError::Io(error)),
+            }
+        };
+        if read.is_err() {
+            *self = Self::Failed;
+        }
+        Poll::Ready(read)
+    }
+
+    fn step(&mut self, from: &mut Buffered) -> Result<Step, BodyError> {
+        match self {
+            Self::Done => Ok(Step::End),
+            Self::Failed => Err(BodyError::Over),
+            Self::Length(_) | Self::ToEnd if from.read.is_empty() => Ok(Step::More),
+            Self::ToEnd => Ok(Step::Data(from.read.split().freeze())),
+            Self::Length(left) => {
+                let data = take(from, *left);
+                *left -= data.len() as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Step::Data(data))
+            }
+            Self::Chunked(decoder) => {
+                let step = decoder.step(&mut from.read).map_err(BodyError::Malformed)?;
+                if decoder.ended() {
+                    *self = Self::Done;
+                }
+                Ok(step)
+            }
+        }
+    }
+}
+
+fn take(from: &mut Buffered, most: u64) -> Bytes {
+    let there = from.read.len();
+    let take = usize::try_from(most).map_or(there, |most| most.min(there));
+    from.read.split_to(take).freeze()
+}
