@@ -16,5 +16,6 @@ mod replay;
 mod routing;
 mod scene;
 mod stream;
+mod takeover;
 mod tls;
 mod wake;
