@@ -3,7 +3,7 @@
 //! Owns every default and its unit. Never reads the environment after start, and never shows a secret.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +61,10 @@ pub(crate) struct Settings {
     /// Region this machine runs in; set by Fly.io
     #[arg(long, env = "FLY_REGION")]
     region: Option<String>,
+
+    /// Address of this machine on the private network, to which challenges must be addressed; set by Fly.io
+    #[arg(long, env = "FLY_PRIVATE_IP")]
+    private_ip: Option<String>,
 }
 
 /// The settings, checked and in the types that the cell works with.
@@ -110,6 +114,9 @@ impl TryFrom<Settings> for Config {
                 machine: present(settings.machine),
                 app: present(settings.app),
                 region: present(settings.region),
+                address: present(settings.private_ip)
+                    .map(|address| address_of(&address))
+                    .transpose()?,
             },
             listen: settings.listen,
             data: settings.data,
@@ -127,6 +134,13 @@ impl TryFrom<Settings> for Config {
 /// A variable that is set but empty counts as absent.
 fn present(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
+}
+
+fn address_of(text: &str) -> Result<IpAddr, Refused> {
+    text.parse().map_err(|_| Refused {
+        setting: "FLY_PRIVATE_IP",
+        rule: "must be an IP address",
+    })
 }
 
 fn secrets(written: &str) -> Result<Vec<&str>, Refused> {

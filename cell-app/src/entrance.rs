@@ -5,17 +5,19 @@
 //! 2. A request that names another machine is sent there with a replay. This comes before the proof: the request is not
 //!    this cell's to judge, the machine it names asks for the proof itself, and nothing of this tenant is told.
 //! 3. A request without a proof is refused, if the cell has a secret. Up to here nothing keeps the cell awake.
-//! 4. The request is counted as work until its answer has been sent, and the base path is taken off.
+//! 4. The router's challenge is answered: who this cell is. It does not keep the cell awake either.
+//! 5. The request is counted as work until its answer has been sent, and the base path is taken off.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::{PathAndQuery, Uri};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
@@ -34,6 +36,9 @@ const MACHINE: HeaderName = HeaderName::from_static("fly-machine-id");
 const REPLAY: HeaderName = HeaderName::from_static("fly-replay");
 /// The prefix that a proxy in front has taken off.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// Where the router asks who this cell is (docs/signature.md).
+const IDENTITY: &str = "/.well-known/cell-identity";
 
 /// Said to a request that cannot prove where it came from.
 const REFUSAL: &str = "this cell takes requests only through its front door: ask at the tenant's public address. \
@@ -82,6 +87,11 @@ pub(crate) async fn enter(State(app): State<App>, request: Request, next: Next) 
         finish(&app, response.headers_mut());
         return response;
     };
+    if lane == Lane::Stream && head.method == Method::GET && head.uri.path() == IDENTITY {
+        let mut response = prove(&app, &head.uri).unwrap_or_else(Failure::into_response);
+        finish(&app, response.headers_mut());
+        return response;
+    }
     let running = app.work.begin();
     let prefix = take_base_path(&app, &mut head, &target);
     head.extensions.insert(Visit {
@@ -99,6 +109,31 @@ pub(crate) async fn enter(State(app): State<App>, request: Request, next: Next) 
             _running: running,
         })
     })
+}
+
+/// What the router asks on a new connection.
+#[derive(serde::Deserialize)]
+struct Challenge {
+    nonce: String,
+    address: String,
+}
+
+/// Answers a challenge, if it was addressed to this machine: else another one, at an address that was this cell's,
+/// could hand its own challenge on.
+fn prove(app: &App, uri: &Uri) -> Result<Response, Failure> {
+    let bad = || Failure::new(StatusCode::BAD_REQUEST, "this is no challenge");
+    let Query(Challenge { nonce, address }) = Query::try_from_uri(uri).map_err(|_| bad())?;
+    let dialled: SocketAddr = address.parse().map_err(|_| bad())?;
+    let elsewhere = |own: std::net::IpAddr| own.to_canonical() != dialled.ip().to_canonical();
+    if app.identity.address.is_some_and(elsewhere) {
+        tracing::warn!(%dialled, own = ?app.identity.address, "a challenge for another address was refused");
+        return Err(Failure::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this challenge is for another address",
+        ));
+    }
+    let lines = app.front_door.prove(&nonce, &address).ok_or_else(bad)?;
+    Ok(lines.into_response())
 }
 
 /// The replay instruction for a request that names another machine.

@@ -12,6 +12,8 @@ pub(crate) const SIGNATURE: &str = "cell-signature";
 pub(crate) const REPLAY_SOURCE: &str = "fly-replay-src";
 /// How far ahead an expiry may lie, in seconds.
 const MAX_AHEAD_SECONDS: u64 = 300;
+/// Hexadecimal digits of a challenge's nonce.
+const NONCE_DIGITS: usize = 32;
 /// Hexadecimal digits of a MAC.
 const MAC_DIGITS: usize = 64;
 
@@ -68,6 +70,22 @@ impl FrontDoor {
         } else {
             None
         }
+    }
+
+    /// The answer to a challenge: one line for each secret. `None` if the nonce is none.
+    pub(crate) fn prove(&self, nonce: &str, address: &str) -> Option<String> {
+        if nonce.len() != NONCE_DIGITS || !nonce.bytes().all(|byte| digit(byte).is_some()) {
+            return None;
+        }
+        let message = ["cell-identity-v1", &self.cell, nonce, address].join("\n");
+        let mut lines = String::new();
+        for key in &self.keys {
+            for byte in hmac::sign(key, message.as_bytes()).as_ref() {
+                lines.push_str(&format!("{byte:02x}"));
+            }
+            lines.push('\n');
+        }
+        Some(lines)
     }
 
     fn verify(&self, token: &str, method: &str, host: &str, target: &str, now: u64) -> bool {
@@ -173,7 +191,28 @@ mod tests {
         valid: bool,
     }
 
+    #[derive(serde::Deserialize)]
+    struct IdentityVector {
+        name: String,
+        secrets: Vec<String>,
+        cell: String,
+        nonce: String,
+        address: String,
+        answer: String,
+        proves: bool,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Vectors {
+        tokens: Vec<Vector>,
+        identities: Vec<IdentityVector>,
+    }
+
     fn vectors() -> Vec<Vector> {
+        published().tokens
+    }
+
+    fn published() -> Vectors {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../docs/signature-vectors.json"
@@ -213,6 +252,36 @@ mod tests {
                 vector.now,
             );
             assert_eq!(good, vector.valid, "{}", vector.name);
+        }
+    }
+
+    #[test]
+    fn answers_to_a_challenge_are_those_published() {
+        let vectors = published().identities;
+        assert!(vectors.iter().any(|vector| vector.proves));
+        for v in vectors {
+            let secrets: Vec<&str> = v.secrets.iter().map(String::as_str).collect();
+            let answer = FrontDoor::new(&v.cell, &secrets).prove(&v.nonce, &v.address);
+            let answer = answer.unwrap();
+            let said = v
+                .answer
+                .lines()
+                .any(|line| answer.lines().any(|own| own == line));
+            assert_eq!(said, v.proves, "{}", v.name);
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_32_lower_case_hexadecimal_digits() {
+        let door = FrontDoor::new("alice", &["s"]);
+        for nonce in [
+            "",
+            &"0".repeat(31),
+            &"0".repeat(33),
+            &"A".repeat(32),
+            &"g".repeat(32),
+        ] {
+            assert_eq!(door.prove(nonce, "192.0.2.7:80"), None, "{nonce}");
         }
     }
 

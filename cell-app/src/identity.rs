@@ -1,5 +1,7 @@
 //! Who this cell is. Set once at start; never learnt from a request.
 
+use std::net::IpAddr;
+
 /// The cell's name, and the machine it runs on where the platform has told.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -11,6 +13,8 @@ pub(crate) struct Identity {
     pub(crate) app: Option<String>,
     /// `FLY_REGION`: where the machine runs, not where the client came in.
     pub(crate) region: Option<String>,
+    /// `FLY_PRIVATE_IP`: the machine's address on the private network.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// Whether `id` has the form of a machine id: `[0-9a-z]{6,32}` (fly-platform 3.1).

@@ -171,6 +171,18 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             UNREACHABLE,
             Blame::Cell,
         ),
+        StreamError::NotTheCell(..) => (
+            StatusCode::BAD_GATEWAY,
+            "not_the_cell",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::Closed(_) => (
+            StatusCode::BAD_GATEWAY,
+            "closed_after_challenge",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
         StreamError::Wake(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "wake_failed",

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -20,8 +20,8 @@ use crate::http1::Fault;
 use crate::live::cells::{Cells, InFlight};
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
-use crate::outbound::{StreamError, chain, hold};
-use crate::registry::{Cell, HostName};
+use crate::outbound::{StreamError, chain, hold, now};
+use crate::registry::{Cell, HostName, Identity};
 use crate::respond::{self, Audience, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
@@ -249,6 +249,9 @@ impl Service {
                 let to = Destination {
                     cell: Arc::clone(found.cell),
                     live,
+                    proof: keys
+                        .filter(|_| found.cell.identity == Identity::Challenge)
+                        .cloned(),
                     in_flight,
                 };
                 Outcome::Stream(Course {
@@ -443,13 +446,6 @@ fn sign(keys: &Keys, cell: &str, method: &str, authority: &str, target: &str) ->
         },
         now(),
     )
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// Request ids: a part of the worker's own, and a count.

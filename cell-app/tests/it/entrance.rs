@@ -96,6 +96,45 @@ fn a_signature_is_good_on_either_lane_and_for_one_request() {
 }
 
 #[test]
+fn a_challenge_is_answered_if_it_is_signed_and_for_this_address() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [
+        ("CELL_SECRET", SECRET),
+        ("FLY_PRIVATE_IP", "fdaa:7:1b2c:a7b:2f1:9c4d:11aa:2"),
+    ];
+    let cell = Cell::start(data.path(), &settings);
+    let nonce = "000102030405060708090a0b0c0d0e0f";
+    let ask = |address: &str, lane: &str| {
+        let target = format!("/.well-known/cell-identity?nonce={nonce}&address={address}");
+        let token = token("alice", "GET", &target);
+        cell.ask(&format!("GET {target} HTTP/1.1\r\n{lane}{token}"), "")
+    };
+    let own = "%5Bfdaa:7:1b2c:a7b:2f1:9c4d:11aa:2%5D:8080";
+    let answer = ask(own, "cell-signature: ");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let address = "[fdaa:7:1b2c:a7b:2f1:9c4d:11aa:2]:8080";
+    let message = ["cell-identity-v1", "alice", nonce, address].join("\n");
+    let mac = hmac::sign(&key, message.as_bytes());
+    let line: String = mac.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(answer.text(), format!("{line}\n"));
+
+    let relayed = ask(
+        "%5Bfdaa:7:1b2c:a7b:2f1:9c4d:11aa:3%5D:8080",
+        "cell-signature: ",
+    );
+    assert_eq!(
+        relayed.status, 421,
+        "another machine hands its challenge on"
+    );
+    assert!(!relayed.text().contains(&line));
+    assert_eq!(ask("nowhere", "cell-signature: ").status, 400);
+    let replayed = ask(own, "fly-replay-src: t=1;state=");
+    assert_eq!(replayed.status, 404, "no replay is a challenge");
+    assert_eq!(cell.get("/.well-known/cell-identity").status, 403);
+}
+
+#[test]
 fn a_request_for_another_machine_is_sent_there() {
     let data = tempfile::tempdir().unwrap();
     let settings = [

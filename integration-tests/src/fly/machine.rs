@@ -438,7 +438,8 @@ impl Machine {
             .env("FLY_APP_NAME", &self.app)
             .env("FLY_MACHINE_ID", &self.id)
             .env("FLY_ALLOC_ID", &self.id)
-            .env("FLY_REGION", &self.region);
+            .env("FLY_REGION", &self.region)
+            .env("FLY_PRIVATE_IP", super::private_address().to_string());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }

@@ -312,7 +312,7 @@ fn registry(port: impl Fn(&str) -> u16) -> String {
         "defaults": { "app": "cells" },
         "cells": {
             "strict": {
-                "machine": "a0000000000001", "port": port("strict"), "secret": { "env": "CELL_KEY" },
+                "machine": "a0000000000001", "port": port("strict"), "secret": { "env": "CELL_KEY" }, "identity": "none",
                 "hosts": ["www.strict.org", "*.strict.net"],
                 "paths": ["/strict", { "prefix": "/cut", "strip": true }],
             },

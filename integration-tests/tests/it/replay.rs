@@ -591,7 +591,11 @@ async fn cell_accepts_old_and_new_secret_while_one_is_rotated() {
         for (lane, body) in [("replay", 10), ("stream", 1_000_001)] {
             let answer = client::post(stage.edge, "alice.example.com", "/posts", bytes(body));
             let answer = answer.await.unwrap();
-            let refused = answer.status == StatusCode::FORBIDDEN;
+            // On the stream lane the cell does not even get the request: the router sees that they do not agree.
+            let refused = match lane {
+                "replay" => answer.status == StatusCode::FORBIDDEN,
+                _ => answer.status == StatusCode::BAD_GATEWAY,
+            };
             assert_eq!(!refused, accepted, "{router_has} {lane}: {answer:?}");
             assert_eq!(stage.decided(&answer).await.0, lane);
         }

@@ -261,10 +261,9 @@ async fn a_cell_that_stopped_behind_a_pooled_connection_is_woken_again() {
     assert_eq!(machine.launches(), 2);
 }
 
-/// The platform may give a stopped cell's address to another's machine while its name still resolves to it. Nothing
-/// in the connection tells; what does is the signature: it names the cell, so whoever has the address refuses.
-#[tokio::test]
-async fn a_cell_that_got_the_address_of_another_refuses_its_requests() {
+/// Two cells with secrets, of which `alice` stopped and `bob` got her address while her name still resolves to it; a
+/// router that knows `alice` by an entry that says `more` too.
+async fn reused(more: Value) -> (Fly, Arc<Machine>, Arc<Machine>, Router) {
     let fly = Fly::start().await.unwrap();
     let alice = fly
         .machine(MachineSpec::cell(APP, "alice").secret("s-alice"))
@@ -273,14 +272,54 @@ async fn a_cell_that_got_the_address_of_another_refuses_its_requests() {
     fly.reuse_address(&alice, &bob).await.unwrap();
     let mut entry = entry(&alice);
     entry["secret"] = json!({ "env": "SECRET_ALICE" });
+    for (name, value) in more.as_object().unwrap() {
+        entry[name] = value.clone();
+    }
     let options = on_fly(&fly, json!({ "alice": entry })).env("SECRET_ALICE", "s-alice");
     let router = Router::start(options).await;
+    (fly, alice, bob, router)
+}
+
+#[tokio::test]
+async fn an_address_that_another_cell_got_gets_no_data_and_the_cell_is_woken() {
+    let (fly, alice, _bob, router) = reused(json!({})).await;
+    let answer = client::post(router.addr(), HOST, "/whoami", "title=a&body=b")
+        .await
+        .unwrap();
+    assert_eq!(answer.json()["machine"], alice.id, "{}", answer.text());
+    assert_eq!(fly.calls(Action::Start, &alice.id), 1);
+    assert_eq!(
+        whoami(&router).await.unwrap().unwrap().json()["machine"],
+        alice.id
+    );
+}
+
+/// Without the challenge nothing in the connection tells; what does is the signature: it names the cell, so whoever has
+/// the address refuses.
+#[tokio::test]
+async fn a_cell_that_got_the_address_of_another_refuses_its_requests() {
+    let (fly, alice, _bob, router) = reused(json!({ "identity": "none" })).await;
     let answer = client::post(router.addr(), HOST, "/posts", "title=a&body=b")
         .await
         .unwrap();
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     assert_eq!(fly.calls(Action::Start, &alice.id), 0);
     assert!(!answer.text().contains("bob"));
+}
+
+#[tokio::test]
+async fn a_machine_that_is_not_the_cell_even_where_the_api_says_is_told() {
+    let fly = Fly::start().await.unwrap();
+    let alice = fly
+        .machine(MachineSpec::cell(APP, "alice").secret("another"))
+        .unwrap();
+    let mut entry = entry(&alice);
+    entry["secret"] = json!({ "env": "SECRET_ALICE" });
+    let options = on_fly(&fly, json!({ "alice": entry })).env("SECRET_ALICE", "s-alice");
+    let router = Router::start(options).await;
+    let answer = whoami(&router).await.unwrap().unwrap();
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(reason(&router, answer.status).await, "not_the_cell");
 }
 
 #[tokio::test]

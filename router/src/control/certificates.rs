@@ -83,13 +83,11 @@ impl Folder {
             }
             match self.read() {
                 Ok((certificates, problems)) => {
-                    let names = certificates.names();
-                    // What is told of is in force already.
-                    chooser.replace(certificates);
-                    tracing::info!(folder = %self.path.display(), names, "certificates loaded");
+                    tracing::info!(folder = %self.path.display(), names = certificates.names(), "certificates loaded");
                     problems.iter().for_each(|problem| {
                         tracing::error!("{problem}; the last good one serves on")
                     });
+                    chooser.replace(certificates);
                 }
                 Err(why) => tracing::error!("{why}; the certificates that were read last serve on"),
             }

@@ -2,26 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// How far the router has gone from its start to its stop.
+/// How far a stop has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Nobody is served yet.
-    Starting,
-    /// No stop was asked for.
+    /// Not asked for.
     Running,
     /// New work is refused, running work goes on.
     Draining,
     /// The time for running work is over.
     Now,
 }
-
-/// How long after the word to stop a connection on which nothing is asked stays open: what its client is just sending is
-/// answered, as the last thing on it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Tells every worker to stop, and waits for what runs.
 #[derive(Debug)]
@@ -58,7 +51,7 @@ impl Drop for Guard {
 impl Default for Drain {
     fn default() -> Self {
         Self {
-            stop: watch::Sender::new(Stop::Starting),
+            stop: watch::Sender::new(Stop::Running),
             running: Arc::default(),
         }
     }
@@ -73,7 +66,7 @@ impl Drain {
         }
     }
 
-    /// Goes on to a later step; never back.
+    /// Goes on to a later step of stopping; never back.
     pub fn advance(&self, to: Stop) {
         self.stop.send_if_modified(|stop| {
             let later = to > *stop;
@@ -111,13 +104,6 @@ impl Signal {
     /// Whether the stop has gone at least so far.
     pub fn has(&self, step: Stop) -> bool {
         *self.stop.borrow() >= step
-    }
-
-    /// Waits until a connection on which nothing is asked is to be closed: a second after the word to stop, or after
-    /// this call where that came before. Cancel safe.
-    pub async fn last_words(&self) {
-        self.reached(Stop::Draining).await;
-        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Waits until the stop has gone at least so far. Cancel safe.

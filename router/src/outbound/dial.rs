@@ -105,8 +105,7 @@ impl Dialer {
         };
         let connected = connect(&addresses, cell.limits.connect_timeout).await;
         if connected.is_err() {
-            live.forget_address();
-            self.forget(cell);
+            self.forget(cell, live);
         }
         connected
     }
@@ -142,8 +141,9 @@ impl Dialer {
             .collect())
     }
 
-    /// Drops what is remembered of a cell's private name: a connection to it just failed.
-    fn forget(&self, cell: &Cell) {
+    /// Drops what is remembered of where a cell is: it is not there.
+    pub fn forget(&self, cell: &Cell, live: &Live) {
+        live.forget_address();
         if let Placement::Machine { .. } = cell.placement {
             self.private.clear_lookup_cache(
                 private_name(cell).as_str(),

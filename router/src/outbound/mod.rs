@@ -4,6 +4,7 @@
 
 pub mod dial;
 pub mod hold;
+pub mod identity;
 pub mod machines;
 pub mod pool;
 pub mod stream;
@@ -11,16 +12,22 @@ pub mod tunnel;
 pub mod wake;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use dial::DialError;
+pub use identity::Doubt;
 
 /// Why a request could not be relayed. Nothing of the answer has gone to the client.
 #[derive(Debug)]
 pub enum StreamError {
     /// No connection to the cell could be made, and it is not one that can be woken.
     Dial(DialError),
+    /// Whoever is at the cell's address did not prove to be the cell.
+    NotTheCell(SocketAddr, Doubt),
+    /// The cell proved who it is and then closed the connection.
+    Closed(hyper::Error),
     /// The cell could not be woken.
     Wake(Arc<str>),
     /// The cell was not ready in the time its entry allows.
@@ -47,6 +54,10 @@ impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dial(_) => f.write_str("no connection to the cell"),
+            Self::NotTheCell(address, _) => write!(f, "{address} is not known to be the cell"),
+            Self::Closed(_) => f.write_str(
+                "the cell closed the connection after the challenge; it has to keep it open, or needs \"identity\": \"none\" in its entry",
+            ),
             Self::Wake(why) => write!(f, "the cell could not be woken: {why}"),
             Self::WakeTimeout(after) => {
                 write!(f, "the cell was not ready after {} ms", after.as_millis())
@@ -75,7 +86,9 @@ impl std::error::Error for StreamError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Dial(error) => Some(error),
+            Self::NotTheCell(_, doubt) => Some(doubt),
             Self::Broken(error)
+            | Self::Closed(error)
             | Self::ClientCut(error)
             | Self::ClientStalled(error)
             | Self::TooLarge(error) => Some(error),
@@ -87,6 +100,24 @@ impl std::error::Error for StreamError {
             | Self::UnaskedUpgrade => None,
         }
     }
+}
+
+impl StreamError {
+    /// Whether the cell is not where it was looked for: then it may sleep, or have moved.
+    fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            // A cell that is about to stop closes what it has answered.
+            Self::Dial(_) | Self::NotTheCell(..) | Self::Closed(_)
+        )
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// An error with all its causes.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -13,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use crate::account::body::Relayed;
-use crate::registry::{Cell, CellName, Placement};
+use crate::registry::{Cell, CellName, Identity, Placement};
 
 /// The largest buffer that hyper may grow for one connection, in bytes: bodies are passed on, not gathered.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -27,6 +29,8 @@ pub struct Connection {
     placement: Placement,
     idle_since: Instant,
     used: bool,
+    /// The cell has proven on it who it is.
+    proven: bool,
     task: Option<AbortHandle>,
     home: Rc<Pool>,
 }
@@ -63,6 +67,7 @@ impl Connection {
             placement: cell.placement.clone(),
             idle_since: Instant::now(),
             used: false,
+            proven: false,
             task: Some(task.abort_handle()),
             home,
         })
@@ -72,6 +77,24 @@ impl Connection {
     pub fn sender(&mut self) -> &mut SendRequest<Relayed> {
         self.used = true;
         &mut self.sender
+    }
+
+    /// Asks a question that is no request of a client's.
+    ///
+    /// # Errors
+    /// As hyper's.
+    pub async fn ask(&mut self, request: Request<Relayed>) -> hyper::Result<Response<Incoming>> {
+        self.sender.send_request(request).await
+    }
+
+    /// Waits until it can carry a request, the cell having proven who it is.
+    ///
+    /// # Errors
+    /// Where the cell closed it.
+    pub async fn proven(mut self) -> hyper::Result<Self> {
+        self.sender.ready().await?;
+        self.proven = true;
+        Ok(self)
     }
 
     /// Whether it has carried a request before: such a one may be closed by the cell at any moment.
@@ -127,13 +150,14 @@ impl Pool {
         })
     }
 
-    /// The connection that was used last, if one is fit for use: open, not idle for too long, and leading to where the
-    /// cell is now. Cancel safe.
+    /// The connection that was used last, if one is fit for use: open, not idle for too long, leading to where the cell
+    /// is now, and known to do so. Cancel safe.
     pub async fn take(&self, cell: &Cell) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
             let fresh = connection.idle_since.elapsed() < self.lasts
-                && connection.placement == cell.placement;
+                && connection.placement == cell.placement
+                && (connection.proven || cell.identity == Identity::None);
             if fresh && connection.sender.ready().await.is_ok() {
                 return Some(connection);
             }

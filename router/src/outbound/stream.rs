@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
 use super::dial::Dialer;
+use super::identity;
 use super::pool::{Connection, Pool};
 use super::tunnel;
 use super::wake::Waker;
@@ -22,11 +23,15 @@ use crate::http1::{Interim, Switched};
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
 use crate::registry::{Cell, Placement};
+use crate::wire::signature::Keys;
 use crate::wire::{forward, hop_by_hop};
 
 /// How long a client that expects `100 Continue` is kept waiting for the cell's word before its body is asked for all
 /// the same: some cells never say it (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a request of which nothing was sent moves on to a fresh connection.
+const MOVES: u32 = 2;
 
 /// What is held while an answer's body is on its way.
 #[derive(Debug)]
@@ -70,6 +75,8 @@ pub struct Destination {
     pub cell: Arc<Cell>,
     /// Its live state.
     pub live: Arc<Live>,
+    /// The secrets with one of which it proves who it is; `None` where its address is proof enough.
+    pub proof: Option<Arc<Keys>>,
     /// The count of requests in flight, this one included.
     pub in_flight: InFlight,
 }
@@ -141,31 +148,27 @@ impl Upstream {
         );
 
         let mut connection = self.connection(&to, record).await?;
-        seal(&mut head);
-        let mut spare = (connection.used() && repeatable(&head, record)).then(|| head.clone());
-        let mut request = Request::from_parts(head, body);
+        let mut message = (head, body);
+        let mut moved = 0;
         let response = loop {
+            let (mut head, body) = message;
+            seal(&mut head);
+            let spare = (connection.used() && repeatable(&head, record)).then(|| head.clone());
             record.upstream.set(Some(connection.address));
-            let may_be_stale = connection.used();
-            match attempt(
-                &mut connection,
-                request,
-                &mut interim,
-                record,
-                limits.first_byte_timeout,
-            )
-            .await
-            {
+            let request = Request::from_parts(head, body);
+            let patience = limits.first_byte_timeout;
+            match attempt(&mut connection, request, &mut interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
-                Attempt::Unsent(unsent, _) if may_be_stale => request = *unsent,
+                Attempt::Unsent(unsent, _) if moved < MOVES => message = unsent.into_parts(),
                 Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
-                Attempt::Failed(error) => match (error, spare.take()) {
+                Attempt::Failed(error) => match (error, spare) {
                     (StreamError::Broken(_), Some(head)) => {
-                        request = Request::from_parts(head, Relayed::absent(Rc::clone(record)));
+                        message = (head, Relayed::absent(Rc::clone(record)));
                     }
                     (error, _) => return Err(error),
                 },
             }
+            moved += 1;
             connection = self.fresh_connection(&to, record).await?;
         };
         record.progress();
@@ -230,7 +233,7 @@ impl Upstream {
     async fn connection(
         &self,
         to: &Destination,
-        record: &Record,
+        record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
         match self.pool.take(&to.cell).await {
             Some(connection) => {
@@ -246,35 +249,52 @@ impl Upstream {
     async fn fresh_connection(
         &self,
         to: &Destination,
-        record: &Record,
+        record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
-        let (socket, address) = match self.dialer.dial(&to.cell, &to.live).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement)
-                else {
-                    return Err(StreamError::Dial(error));
-                };
-                let _held = self
-                    .cells
-                    .hold(self.max_held)
-                    .ok_or(StreamError::TooManyHeld)?;
-                let began = Instant::now();
-                let woken = waker.wake(&to.cell, &to.live).await;
-                record.waited.set(Some(
-                    record.waited.get().unwrap_or_default() + began.elapsed(),
-                ));
-                to.live.tell_address(&to.cell.placement, woken?);
-                self.dialer
-                    .dial(&to.cell, &to.live)
-                    .await
-                    .map_err(StreamError::Dial)?
-            }
+        let absent = match self.reach(to, record).await {
+            Err(error) if error.is_absence() => error,
+            reached => return reached,
         };
+        let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
+            return Err(absent);
+        };
+        let held = self
+            .cells
+            .hold(self.max_held)
+            .ok_or(StreamError::TooManyHeld)?;
+        let began = Instant::now();
+        let woken = waker.wake(&to.cell, &to.live).await;
+        record.waited.set(Some(
+            record.waited.get().unwrap_or_default() + began.elapsed(),
+        ));
+        drop(held);
+        to.live.tell_address(&to.cell.placement, woken?);
+        self.reach(to, record).await
+    }
+
+    /// Connects to where the cell is thought to be, and has it prove that it is there. Who does not is treated as one
+    /// who is not there: what led to that address is forgotten.
+    async fn reach(
+        &self,
+        to: &Destination,
+        record: &Rc<Record>,
+    ) -> Result<Connection, StreamError> {
+        let dialled = self.dialer.dial(&to.cell, &to.live).await;
+        let (socket, address) = dialled.map_err(StreamError::Dial)?;
+        record.upstream.set(Some(address));
         record.progress();
-        Connection::open(Rc::clone(&self.pool), socket, address, &to.cell)
+        let mut connection = Connection::open(Rc::clone(&self.pool), socket, address, &to.cell)
             .await
-            .map_err(StreamError::Broken)
+            .map_err(StreamError::Broken)?;
+        let Some(keys) = &to.proof else {
+            return Ok(connection);
+        };
+        if let Err(doubt) = identity::prove(&mut connection, &to.cell, keys, record).await {
+            self.dialer.forget(&to.cell, &to.live);
+            return Err(StreamError::NotTheCell(address, doubt));
+        }
+        record.progress();
+        connection.proven().await.map_err(StreamError::Closed)
     }
 }
 

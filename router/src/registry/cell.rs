@@ -26,6 +26,8 @@ pub struct Cell {
     pub limits: Arc<Limits>,
     /// Where the secret that it shares with the router is to be found; none means unsigned.
     pub secret: Option<SecretSource>,
+    /// Whether it proves who it is before it gets a request. Never `Challenge` without a secret.
+    pub identity: Identity,
     /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
@@ -137,6 +139,21 @@ impl ReplayKind {
         ("cached", ReplayKind::Cached),
         ("never", ReplayKind::Never),
     ];
+}
+
+/// Whether a cell proves who it is on each new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// It answers a challenge with its secret.
+    Challenge,
+    /// Its address is taken for proof enough.
+    None,
+}
+
+impl Identity {
+    /// Both with their names in the file.
+    pub(super) const ALL: [(&'static str, Identity); 2] =
+        [("challenge", Identity::Challenge), ("none", Identity::None)];
 }
 
 /// What a cell may take of the router, and how long the router waits for it.

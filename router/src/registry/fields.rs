@@ -40,6 +40,7 @@ pub(super) enum Key {
     RetryAfter,
     ReadyPath,
     Secret,
+    Identity,
     MayReplay,
     Prefix,
     Strip,

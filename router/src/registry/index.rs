@@ -43,7 +43,8 @@ pub enum Lookup<'r> {
         /// What chose it.
         route: Route<'r>,
     },
-    /// The router itself: the host chooses no cell, and the path is reserved (`/up`, `/-`, `/.well-known` and below).
+    /// The router itself: the host chooses no cell, and the path is reserved (`/up`, `/-`, `/.well-known` and below); or,
+    /// whatever the host, it is where cells answer the router's challenge.
     Router,
     /// The path chooses the tenant here and could be read in two ways. The answer is 400.
     Ambiguous(PathFault),
@@ -93,6 +94,9 @@ impl Registry {
             Err(fault) => return Lookup::BadHost(fault),
         };
         let host = &*host;
+        if path::asks_identity(path) {
+            return Lookup::Router;
+        }
         if let Some(index) = self.hosts.get(host) {
             return self.found(*index, Route::Host);
         }

@@ -28,7 +28,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::cell::{Admission, Cell, Limits, PathRule, Placement, Replay, SecretSource};
+pub use self::cell::{
+    Admission, Cell, Identity, Limits, PathRule, Placement, Replay, SecretSource,
+};
 pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};
 pub use self::name::{AppName, CellName, MachineId};

@@ -13,6 +13,8 @@ use super::problem::{Refusal, quoted};
 pub(super) const PREFIX_MAX: usize = 256;
 /// Paths that belong to the router, with everything below them.
 pub(super) const RESERVED: [&str; 3] = ["/up", "/-", "/.well-known"];
+/// How often a cell is thought to undo the escapes of a path.
+const READINGS: usize = 3;
 /// The pattern of a prefix that [`PathPrefix::parse`] accepts.
 pub(super) const PREFIX_PATTERN: &str = concat!(
     r"^(?!/(up|-|\.well-known)(/|$))(/(?!\.\.?(/|$))([A-Za-z0-9._~!$&'()+=:@-]",
@@ -122,6 +124,51 @@ pub(super) fn first_segment(path: &str) -> Option<&str> {
 /// Whether `path` belongs to the router.
 pub(super) fn is_reserved(path: &str) -> bool {
     RESERVED.iter().any(|reserved| covers(reserved, path))
+}
+
+/// Whether a cell could take `path` for the one at which it answers the router's challenge, however it reads it: with
+/// escapes undone, even several times, whatever the case, with dot segments or parameters, below a prefix that is taken off.
+/// What is answered there is for the router only (docs/signature.md).
+pub(super) fn asks_identity(path: &str) -> bool {
+    let plain = !path.bytes().any(|byte| matches!(byte, b'%' | b'\\'));
+    if plain {
+        return names_identity(path);
+    }
+    let mut read = path.as_bytes().to_vec();
+    for _ in 0..READINGS {
+        read = unescaped(&read);
+    }
+    let read = String::from_utf8_lossy(&read).replace('\\', "/");
+    names_identity(&read)
+}
+
+fn names_identity(path: &str) -> bool {
+    let has = |wanted: &str| {
+        let mut segments = path.split('/').map(|s| s.split(';').next().unwrap_or(s));
+        segments.any(|segment| segment.eq_ignore_ascii_case(wanted))
+    };
+    has("cell-identity") && has(".well-known")
+}
+
+/// Percent-escapes undone once.
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let hex = |byte: u8| char::from(byte).to_digit(16);
+    let mut read = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = escaped {
+            read.push((high << 4 | low) as u8);
+            rest = &after[2..];
+        } else {
+            read.push(first);
+            rest = after;
+        }
+    }
+    read
 }
 
 /// Whether `path` is `prefix` or lies below it.

@@ -1,6 +1,6 @@
 //! The table itself: every key of the file format, version 1. See [`super::fields`] for what the columns mean.
 
-use super::cell::{Admission, ReplayKind};
+use super::cell::{Admission, Identity, ReplayKind};
 use super::fields::{Field, KEYS, Key, Kind, Scope, Unit};
 use super::host::{DOMAIN_PATTERN, HOST_MAX};
 use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
@@ -17,6 +17,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 
 static STATES: [&str; 4] = words(&Admission::ALL);
 static REPLAYS: [&str; 3] = words(&ReplayKind::ALL);
+static IDENTITIES: [&str; 2] = words(&Identity::ALL);
 
 const fn words<T, const N: usize>(all: &[(&'static str, T); N]) -> [&'static str; N] {
     let mut words = [""; N];
@@ -356,6 +357,17 @@ pub(super) static FIELDS: [Field; KEYS] = [
         kind: Kind::Object(Scope::Secret),
         doc: "Where the router finds the secret that it shares with the cell; never the secret itself. Without it the router signs nothing.",
         example: r#"{"env": "CELL_SECRET_{cell}"}"#,
+    },
+    Field {
+        key: Key::Identity,
+        name: "identity",
+        scopes: BOTH,
+        kind: Kind::Choice {
+            words: &IDENTITIES,
+            default: "challenge",
+        },
+        doc: "challenge: on each new connection the cell proves that it has the secret before it gets a byte of a request. none: for cells that cannot. A cell without a secret is never asked.",
+        example: r#""none""#,
     },
     Field {
         key: Key::MayReplay,

@@ -13,6 +13,7 @@ pub const LIFETIME_SECONDS: u64 = 120;
 pub const MAX_AHEAD_SECONDS: u64 = 300;
 
 const CONTEXT: &str = "cell-router-v1";
+const IDENTITY_CONTEXT: &str = "cell-identity-v1";
 const VERSION: &str = "v1";
 
 /// What a token is bound to.
@@ -26,6 +27,27 @@ pub struct Bound<'a> {
     pub host: &'a str,
     /// Path and query as the cell receives them.
     pub target: &'a str,
+}
+
+/// What a cell is asked on a new connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge<'a> {
+    /// The cell's name in the registry.
+    pub cell: &'a str,
+    /// 32 hexadecimal digits that were never used before.
+    pub nonce: &'a str,
+    /// Address and port that were dialled.
+    pub address: &'a str,
+}
+
+impl Challenge<'_> {
+    /// Path and query at which the cell is asked.
+    pub fn target(&self) -> String {
+        let Challenge { nonce, address, .. } = self;
+        // Brackets do not belong into a query (RFC 3986 section 3.4).
+        let address = address.replace('[', "%5B").replace(']', "%5D");
+        format!("/.well-known/cell-identity?nonce={nonce}&address={address}")
+    }
 }
 
 /// The secrets of one cell: the first signs, any verifies.
@@ -105,6 +127,21 @@ impl Keys {
             .iter()
             .any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
     }
+
+    /// Whether `answer` holds a line that only someone with one of these secrets can have written.
+    pub fn prove(&self, answer: &[u8], challenge: Challenge<'_>) -> bool {
+        let Challenge {
+            cell,
+            nonce,
+            address,
+        } = challenge;
+        let message = [IDENTITY_CONTEXT, cell, nonce, address].join("\n");
+        let answer = std::str::from_utf8(answer).unwrap_or_default();
+        answer.lines().filter_map(unhex).any(|given| {
+            let mut keys = self.0.iter();
+            keys.any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
+        })
+    }
 }
 
 fn message(bound: Bound<'_>, expiry: &str) -> String {
@@ -160,10 +197,47 @@ mod tests {
         valid: bool,
     }
 
+    #[derive(serde::Deserialize)]
+    struct IdentityVector {
+        name: String,
+        secrets: Vec<String>,
+        cell: String,
+        nonce: String,
+        address: String,
+        answer: String,
+        proves: bool,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Vectors {
+        tokens: Vec<Vector>,
+        identities: Vec<IdentityVector>,
+    }
+
+    fn vectors() -> Vectors {
+        let text = include_str!("../../../docs/signature-vectors.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn published_answers_to_a_challenge_hold() {
+        let vectors = vectors().identities;
+        assert!(vectors.len() > 10);
+        for v in vectors {
+            let keys = Keys::parse(&v.secrets.join(",")).unwrap();
+            let challenge = Challenge {
+                cell: &v.cell,
+                nonce: &v.nonce,
+                address: &v.address,
+            };
+            let proves = keys.prove(v.answer.as_bytes(), challenge);
+            assert_eq!(proves, v.proves, "{}", v.name);
+        }
+    }
+
     #[test]
     fn published_vectors_hold() {
-        let text = include_str!("../../../docs/signature-vectors.json");
-        let vectors: Vec<Vector> = serde_json::from_str(text).unwrap();
+        let vectors = vectors().tokens;
         assert!(vectors.len() > 15);
         for v in vectors {
             let host = HostName::normalise(&v.host).unwrap();
@@ -176,6 +250,17 @@ mod tests {
             let keys = Keys::parse(&v.secrets.join(",")).unwrap();
             assert_eq!(keys.verify(&v.token, bound, v.now), v.valid, "{}", v.name);
         }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_escaped_in_the_target_only() {
+        let challenge = Challenge {
+            cell: "alice",
+            nonce: "00",
+            address: "[fdaa::3]:8080",
+        };
+        let target = "/.well-known/cell-identity?nonce=00&address=%5Bfdaa::3%5D:8080";
+        assert_eq!(challenge.target(), target);
     }
 
     #[test]

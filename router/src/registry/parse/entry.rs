@@ -8,7 +8,7 @@ use super::lists::{read_host_rules, read_path_rules};
 use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
 use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
-use crate::registry::cell::{Admission, Cell, Limits, PathRule, Replay, ReplayKind};
+use crate::registry::cell::{Admission, Cell, Identity, Limits, PathRule, Replay, ReplayKind};
 use crate::registry::fields::{Key, Scope};
 use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
@@ -88,6 +88,7 @@ pub(super) fn read_entry<'t>(
     let replay = read_replay(&own, place, &defaults.settings, report);
     let ready_path = read_ready_path(&own, place, &defaults.ready_path, report);
     let own_secret = read_secret(&own, place, report);
+    let identity = read_identity(&own, key, place, &defaults.settings, report);
     let hosts = read_host_rules(&own, place, report);
     let paths = read_path_rules(&own, place, report);
     let good = report.count() == before;
@@ -102,6 +103,7 @@ pub(super) fn read_entry<'t>(
                 .as_ref()
                 .or(defaults.secret.as_ref())
                 .map(|template| template.for_cell(name)),
+            identity,
             ready_path,
             may_replay: own
                 .flag(Key::MayReplay)
@@ -215,6 +217,31 @@ fn read_replay<'t>(
             ttl: Duration::from_secs(number(own, defaults, Key::ReplayTtl)),
         },
     }
+}
+
+/// Without a secret nothing can be proven: where that is asked for outright, it is a mistake.
+fn read_identity<'t>(
+    own: &Settings<'t>,
+    key: &'t str,
+    place: Place<'_>,
+    defaults: &Settings<'t>,
+    report: &mut Report<'t>,
+) -> Identity {
+    let identity = Identity::ALL[choice(own, defaults, Key::Identity)].1;
+    let secret = own.source(Key::Secret);
+    if secret.or(defaults.source(Key::Secret)).is_some() {
+        return identity;
+    }
+    let asked = own.choice(Key::Identity).or(defaults.choice(Key::Identity));
+    if asked.is_some() && identity == Identity::Challenge {
+        let source = own.source(Key::Identity).unwrap_or(key);
+        let refusal = Refusal::new(
+            "the cell is to answer a challenge, and it has no secret to answer with",
+            "give it a \"secret\", or write \"identity\": \"none\"",
+        );
+        report.add(source, place.member("identity"), refusal);
+    }
+    Identity::None
 }
 
 fn read_ready_path(

@@ -1,6 +1,6 @@
 //! Prefixes and paths that could be read in two ways.
 
-use crate::registry::path::{PREFIX_MAX, fault, is_reserved};
+use crate::registry::path::{PREFIX_MAX, asks_identity, fault, is_reserved};
 use crate::registry::{PathFault, PathPrefix};
 
 #[test]
@@ -146,5 +146,31 @@ fn reserved_paths_end_at_segments() {
         ("", false),
     ] {
         assert_eq!(is_reserved(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn the_path_of_the_challenge_is_known_in_every_spelling() {
+    for (path, expected) in [
+        ("/.well-known/cell-identity", true),
+        ("/.well-known/cell-identity/", true),
+        ("/.WELL-known/Cell-Identity", true),
+        ("//.well-known//cell-identity", true),
+        ("/.well-known/x/../cell-identity", true),
+        ("/.well-known\\cell-identity", true),
+        ("/.well-known%2fcell-identity", true),
+        ("/%2ewell-known/cell-identit%79", true),
+        ("/%252ewell-known/%2525%36%33ell-identity", true),
+        ("/.well-known;a=1/cell-identity;b", true),
+        ("/alice/.well-known/cell-identity", true),
+        ("/.well-known/cell-identity.txt", false),
+        ("/.well-known/acme-challenge/cell-identity-x", false),
+        ("/well-known/cell-identity", false),
+        ("/cell-identity", false),
+        ("/%", false),
+        ("/%zz/%2", false),
+        ("/", false),
+    ] {
+        assert_eq!(asks_identity(path), expected, "{path}");
     }
 }

@@ -51,6 +51,10 @@ refused! {
     null: root(r#""cells": {}, "default_cell": null"#) => "$.default_cell", "null stands where a text belongs";
     byte_order_mark: "\u{feff}{\"version\": 1, \"cells\": {}}" => "$", "byte order mark";
 
+    challenge_without_a_secret: cells(r#""a": {"address": "h:1", "identity": "challenge"}"#) => "$.cells.a.identity", "it has no secret to answer with; give it a \"secret\"";
+    challenge_for_all_and_one_without_a_secret: root(r#""defaults": {"identity": "challenge"}, "cells": {"a": {"address": "h:1"}}"#) => "$.cells.a.identity", "it has no secret";
+    unknown_identity: cells(r#""a": {"address": "h:1", "identity": "chalenge"}"#) => "$.cells.a.identity", "did you mean \"challenge\"?";
+
     unknown_key: root(r#""cells": {}, "colour": 1"#) => "$.colour", "the keys here are $schema, version, domain";
     mistyped_key: root(r#""cels": {}, "cells": {}"#) => "$.cels", "did you mean \"cells\"?";
     key_in_camel_case: cells(r#""a": {"address": "h:1", "maxInFlight": 1}"#) => "$.cells.a.maxInFlight", "did you mean \"max_in_flight\"?";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry;
-use crate::registry::{Admission, Placement, Replay, SecretSource};
+use crate::registry::{Admission, Identity, Placement, Replay, SecretSource};
 
 const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
 
@@ -210,4 +210,24 @@ fn escapes_in_the_file_mean_what_they_stand_for() {
     let registry =
         registry(r#"{"\u0076ersion": 1, "cells": {"\u0061lice": {"address": "h\u003a1"}}}"#);
     assert_eq!(registry.cell("alice").unwrap().placement.to_string(), "h:1");
+}
+
+#[test]
+fn a_cell_proves_who_it_is_where_it_has_a_secret_and_may() {
+    let secret = r#""secret": {"env": "S"}"#;
+    for (defaults, own, expected) in [
+        ("", "", Identity::None),
+        ("", secret, Identity::Challenge),
+        (secret, "", Identity::Challenge),
+        (secret, r#""identity": "none""#, Identity::None),
+        (r#""identity": "none""#, secret, Identity::None),
+        (
+            r#""secret": {"env": "S"}, "identity": "none""#,
+            r#""identity": "challenge""#,
+            Identity::Challenge,
+        ),
+    ] {
+        let own = [r#""address": "h:1""#, own].join(if own.is_empty() { "" } else { ", " });
+        assert_eq!(cell(defaults, &own).identity, expected, "{defaults} {own}");
+    }
 }

@@ -1,0 +1,123 @@
+//! A connection to a cell as bytes: plain or TLS, with what has come from the cell counted.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// How many bytes have come from the cell: whether any has decides whether a request may be sent again.
+#[derive(Debug, Clone, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub struct Socket {
+    io: Io,
+    heard: Heard,
+}
+
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Self {
+            io: Io::Plain(socket),
+            heard: Heard::default(),
+        }
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Socket {
+    fn from(socket: TlsStream<TcpStream>) -> Self {
+        Self {
+            io: Io::Tls(Box::new(socket)),
+            heard: Heard::default(),
+        }
+    }
+}
+
+impl Socket {
+    /// The count of what comes.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(match &mut this.io {
+            Io::Plain(io) => Pin::new(io).poll_read(context, buffer),
+            Io::Tls(io) => Pin::new(io.as_mut()).poll_read(context, buffer),
+        })?;
+        let came = buffer.filled().len() - before;
+        this.heard.0.fetch_add(came as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_write(context, bytes),
+            Io::Tls(io) => Pin::new(io.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_write_vectored(context, slices),
+            Io::Tls(io) => Pin::new(io.as_mut()).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(io) => io.is_write_vectored(),
+            Io::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_flush(context),
+            Io::Tls(io) => Pin::new(io.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(context),
+            Io::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(context),
+        }
+    }
+}
