@@ -93,6 +93,10 @@ pub struct Settings {
     /// client is chosen by name; the folder is read again when it changes.
     #[arg(long, env = "CELL_ROUTER_TLS_CERTIFICATES")]
     pub tls_certificates: Option<PathBuf>,
+    /// Unix socket by which a newer router takes the listening sockets over: one that answers there at the start hands them
+    /// out and drains. Only the same user may; a path of one's own for each set of routers.
+    #[arg(long, env = "CELL_ROUTER_TAKEOVER")]
+    pub takeover: Option<PathBuf>,
     /// Networks of proxies in front whose word on clients counts (X-Forwarded-*, Fly-Client-IP). On Fly.io the
     /// edge's private IPv4 networks unless given.
     #[arg(long, env = "CELL_ROUTER_TRUSTED_PROXIES", value_delimiter = ',')]
@@ -159,6 +163,8 @@ pub struct Config {
     pub tls_listen: Vec<SocketAddr>,
     /// The folder of certificates.
     pub tls_certificates: Option<PathBuf>,
+    /// The Unix socket by which listening sockets are taken over.
+    pub takeover: Option<PathBuf>,
     /// Where the router runs.
     pub place: Place,
     /// Proxies whose word on clients counts.
@@ -260,6 +266,7 @@ impl Settings {
             listen: self.listen,
             tls_listen: self.tls_listen,
             tls_certificates: self.tls_certificates,
+            takeover: self.takeover,
             place,
             trusted,
             replay_max_bytes: self.replay_max_bytes,

@@ -22,17 +22,20 @@ mod worker;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::control::certificates::Folder;
 use crate::control::reload::{LoadError, Source};
+use crate::control::stop::{self, Signals};
 use crate::inbound::accept;
+use crate::inbound::takeover::{Offer, Taken, TakeoverError, take};
 use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
 use crate::live::drain::{Drain, Stop};
@@ -45,9 +48,11 @@ use crate::worker::{Listener, Shared};
 #[derive(Debug)]
 pub enum RunError {
     /// The registry cannot be used.
-    Registry(std::path::PathBuf, LoadError),
+    Registry(PathBuf, LoadError),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The listening sockets cannot be taken over, or not be offered.
+    Takeover(PathBuf, TakeoverError),
     /// There is no certificate to serve with.
     Certificates(String),
     /// The TLS library cannot be set up.
@@ -64,6 +69,7 @@ impl fmt::Display for RunError {
                 f,
                 "cannot listen on {address}: {error}; choose another with --listen"
             ),
+            Self::Takeover(path, error) => write!(f, "--takeover {}: {error}", path.display()),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
@@ -73,10 +79,11 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the router until it is told to stop: SIGTERM or SIGINT lets running work finish, a second one does not.
+/// Runs the router until it is told to stop: SIGTERM or SIGINT lets running work finish, a second one does not. It stops,
+/// too, when another router has taken its listening sockets over.
 ///
 /// # Errors
-/// `RunError` where it cannot start.
+/// `RunError` where it cannot start; then nothing was taken from a router that it was to replace.
 pub fn run(config: Config) -> Result<(), RunError> {
     let (source, snapshot) = Source::open(config.registry.clone())
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
@@ -88,31 +95,20 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map(|path| certificates(path, &chooser))
         .transpose()?;
     let tls = inbound::tls::acceptor(chooser.clone()).map_err(RunError::Tls)?;
-    let mut listeners: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
-    let plain = config.listen.iter().map(|&address| (address, None));
-    let secure = config
-        .tls_listen
-        .iter()
-        .map(|&address| (address, Some(tls.clone())));
-    for (address, tls) in plain.chain(secure) {
-        let bound = accept::listen(address, config.workers)
-            .map_err(|error| RunError::Listen(address, error))?;
-        for (worker, socket) in listeners.iter_mut().zip(bound) {
-            worker.push(Listener {
-                socket,
-                tls: tls.clone(),
-            });
-        }
-    }
-    let addresses: Vec<(SocketAddr, bool)> = listeners[0]
-        .iter()
-        .filter_map(|listener| Some((listener.socket.local_addr().ok()?, listener.tls.is_some())))
-        .collect();
-
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| RunError::System("cannot start the control thread", error))?;
+    let mut taken = match &config.takeover {
+        Some(path) => take(path).map_err(|error| RunError::Takeover(path.clone(), error))?,
+        None => Taken::default(),
+    };
+    let Listening {
+        sockets,
+        workers: listeners,
+        addresses,
+    } = listen(&config, &tls, &mut taken)?;
+
     let config = Arc::new(config);
     let drain = Drain::default();
     let (waker, orders) = wake::channel();
@@ -126,21 +122,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
         waker: config.machines_api.is_some().then_some(waker),
         config: Arc::clone(&config),
     };
-    let workers: Vec<_> = listeners
-        .into_iter()
-        .enumerate()
-        .map(|(number, listeners)| {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || worker::run(shared, listeners))
-        })
-        .collect::<Result<_, _>>()
-        .map_err(|error| RunError::System("cannot start a worker", error))?;
+    let workers = start(listeners, &shared)?;
 
     runtime.block_on(async {
         // Before anybody is told that the router is there: a signal that is not listened for ends the process.
         let signals = Signals::listen().map_err(|error| RunError::System("cannot listen for signals", error))?;
+        let offer = match config.takeover.clone() {
+            Some(path) => Some(Offer::open(path.clone(), sockets).map_err(|error| RunError::Takeover(path, error))?),
+            None => None,
+        };
+        drain.advance(Stop::Running);
+        taken.serves();
         for (address, tls) in addresses {
             tracing::info!(%address, tls, cells, workers = config.workers, place = ?config.place, "listening");
         }
@@ -155,9 +147,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 None => std::future::pending().await,
             }
         };
+        let taken_over = async {
+            match offer {
+                Some(offer) => offer.taken().await,
+                None => std::future::pending().await,
+            }
+        };
         let Signals { stop, hangup } = signals;
         tokio::select! {
-            () = stop_when_told(stop, &drain, config.drain) => {}
+            () = stop::when_told(stop, taken_over, &drain, config.drain) => {}
             () = certificates => {}
             never = source.follow(&shared.publisher, &shared.cells, hangup) => match never {},
         }
@@ -171,62 +169,85 @@ pub fn run(config: Config) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The signals that the router acts on.
-struct Signals {
-    stop: Told,
-    hangup: Signal,
+/// What is listened on.
+struct Listening {
+    /// Each socket once, to be handed over; none where nobody may ask for them.
+    sockets: Vec<TcpListener>,
+    /// For each worker.
+    workers: Vec<Vec<Listener>>,
+    /// Each address, and whether TLS is spoken there.
+    addresses: Vec<(SocketAddr, bool)>,
 }
 
-/// SIGTERM and SIGINT, which mean the same.
-struct Told {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let [terminate, interrupt, hangup] = [
-            SignalKind::terminate(),
-            SignalKind::interrupt(),
-            SignalKind::hangup(),
-        ]
-        .map(signal);
-        let stop = Told {
-            terminate: terminate?,
-            interrupt: interrupt?,
-        };
-        Ok(Self {
-            stop,
-            hangup: hangup?,
-        })
-    }
-}
-
-impl Told {
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+/// Listens on every address: by the sockets that were taken for it, or by new ones. Taken ones for other addresses are let
+/// go; the old router serves what has come to them.
+fn listen(config: &Config, tls: &TlsAcceptor, taken: &mut Taken) -> Result<Listening, RunError> {
+    let mut listening = Listening {
+        sockets: Vec::new(),
+        workers: (0..config.workers).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+    };
+    let plain = config.listen.iter().map(|&address| (address, None));
+    let secure = config
+        .tls_listen
+        .iter()
+        .map(|&address| (address, Some(tls)));
+    for (address, tls) in plain.chain(secure) {
+        let fail = |error| RunError::Listen(address, error);
+        let mut sockets: Vec<_> = taken
+            .sockets
+            .extract_if(.., |socket| {
+                socket.local_addr().is_ok_and(|taken| taken == address)
+            })
+            .collect();
+        if sockets.is_empty() {
+            sockets =
+                accept::listen(address, config.workers, config.takeover.is_some()).map_err(fail)?;
+        }
+        let dealt = accept::deal(&sockets, config.workers).map_err(fail)?;
+        for (worker, sockets) in listening.workers.iter_mut().zip(dealt) {
+            worker.extend(sockets.into_iter().map(|socket| Listener {
+                socket,
+                tls: tls.cloned(),
+            }));
+        }
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
+        listening
+            .addresses
+            .push((bound.unwrap_or(address), tls.is_some()));
+        if config.takeover.is_some() {
+            listening.sockets.extend(sockets);
         }
     }
+    taken.sockets.clear();
+    Ok(listening)
 }
 
-/// Waits for the word to stop, then for running work: until it is done, its time is over, or the word comes again.
-async fn stop_when_told(mut stop: Told, drain: &Drain, patience: Duration) {
-    stop.told().await;
-    let running = drain.running();
-    drain.advance(Stop::Draining);
-    tracing::info!(running, "draining: running work may finish");
-    tokio::select! {
-        () = drain.finished() => {}
-        () = tokio::time::sleep(patience) => tracing::warn!(cut = drain.running(), "drain time is over"),
-        () = stop.told() => tracing::warn!(cut = drain.running(), "told to stop at once"),
+/// Starts the workers and waits until all are ready to serve.
+fn start(listeners: Vec<Vec<Listener>>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, RunError> {
+    let (ready, told) = std::sync::mpsc::channel();
+    let workers = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(number, listeners)| {
+            let (shared, ready) = (shared.clone(), ready.clone());
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker::run(shared, listeners, &ready))
+        });
+    let workers = workers
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| RunError::System("cannot start a worker", error))?;
+    for _ in &workers {
+        let ready = told.recv().unwrap_or_else(|_| Err("it ended".to_owned()));
+        ready
+            .map_err(|error| RunError::System("cannot start a worker", io::Error::other(error)))?;
     }
-    drain.advance(Stop::Now);
+    Ok(workers)
 }
 
 /// Reads the folder of certificates for the first time; one that cannot be used is told of.
-fn certificates(path: std::path::PathBuf, chooser: &Chooser) -> Result<Folder, RunError> {
+fn certificates(path: PathBuf, chooser: &Chooser) -> Result<Folder, RunError> {
     let mut folder = Folder::new(path);
     let (certificates, problems) = folder.read().map_err(RunError::Certificates)?;
     if certificates.names() == 0 {

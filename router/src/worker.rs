@@ -48,27 +48,37 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Semaphore>,
 }
 
-/// Serves until the stop signal's end.
-pub(crate) fn run(shared: Shared, listeners: Vec<Listener>) {
+/// Where a worker says whether it is ready to serve.
+pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), String>>;
+
+/// Says whether it is ready, and serves from the signal's beginning to its end.
+pub(crate) fn run(shared: Shared, listeners: Vec<Listener>, ready: &Ready) {
+    // Who is not there any more to hear it has given up.
+    let fail = |error: String| _ = ready.send(Err(error));
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "cannot start a worker"),
+        Err(error) => return fail(error.to_string()),
     };
     let log = Rc::new(AccessLog::new(shared.config.log_format));
     let local = LocalSet::new();
-    let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log)));
+    let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log), ready));
     // Whatever still runs is over now; its records are written as it goes.
     drop(local);
     log.flush();
     if let Err(error) = served {
-        tracing::error!(%error, "worker");
+        fail(error);
     }
 }
 
-async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> Result<(), String> {
+async fn serve(
+    shared: Shared,
+    listeners: Vec<Listener>,
+    log: Rc<AccessLog>,
+    ready: &Ready,
+) -> Result<(), String> {
     let Shared {
         config,
         publisher,
@@ -140,10 +150,12 @@ async fn serve(shared: Shared, listeners: Vec<Listener>, log: Rc<AccessLog>) -> 
         };
         let (permits, stop) = (Arc::clone(&permits), signal.clone());
         Ok(spawn_local(async move {
+            stop.reached(Stop::Running).await;
             accept::accept(socket, permits, stop.reached(Stop::Draining), serve).await
         }))
     });
     let _accepting = accepting.collect::<Result<Vec<_>, String>>()?;
+    let _ = ready.send(Ok(()));
     signal.reached(Stop::Now).await;
     Ok(())
 }

@@ -17,5 +17,6 @@ mod replay;
 mod routing;
 mod scene;
 mod stream;
+mod takeover;
 mod tls;
 mod wake;

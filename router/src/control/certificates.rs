@@ -83,11 +83,13 @@ impl Folder {
             }
             match self.read() {
                 Ok((certificates, problems)) => {
-                    tracing::info!(folder = %self.path.display(), names = certificates.names(), "certificates loaded");
+                    let names = certificates.names();
+                    // What is told of is in force already.
+                    chooser.replace(certificates);
+                    tracing::info!(folder = %self.path.display(), names, "certificates loaded");
                     problems.iter().for_each(|problem| {
                         tracing::error!("{problem}; the last good one serves on")
                     });
-                    chooser.replace(certificates);
                 }
                 Err(why) => tracing::error!("{why}; the certificates that were read last serve on"),
             }

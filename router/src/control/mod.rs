@@ -1,7 +1,8 @@
-//! The operator's side: the registry file as it is kept, and questions about it.
+//! The operator's side: the registry file as it is kept, questions about it, and the word to stop.
 
 pub mod certificates;
 pub mod check;
 pub mod explain;
 mod look;
 pub mod reload;
+pub mod stop;

@@ -15,14 +15,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const BACKLOG: i32 = 1024;
 /// Pause after an error that will not go away by trying at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often a port that is taken is tried.
+const LOOKS: usize = 30;
 
-/// Listens at `address`, once for each of `workers`. Port 0 becomes one port for all of them.
+/// Listens at `address`, once for each of `workers`. Port 0 becomes one port for all of them. With `patience`, a port
+/// that is taken may get free for a while: its owner may be leaving.
 ///
 /// # Errors
 /// Those of the system, among them `AddrInUse` where any other process has the port.
-pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+pub fn listen(
+    address: SocketAddr,
+    workers: usize,
+    patience: bool,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    let mut looks = if patience { LOOKS } else { 1 };
     // Sockets that share a port also share it with strangers of the same user; one that does not share tells.
-    let sole = bind(address, false)?;
+    let sole = loop {
+        looks -= 1;
+        match bind(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && looks > 0 => {
+                std::thread::sleep(PAUSE);
+            }
+            bound => break bound?,
+        }
+    };
     let address = sole
         .local_addr()?
         .as_socket()
@@ -54,6 +70,28 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Deals `sockets` out to `workers`. Each socket is served and each worker serves: the fewer of the two take several, or
+/// are shared.
+///
+/// # Errors
+/// Those of the system.
+pub fn deal(
+    sockets: &[std::net::TcpListener],
+    workers: usize,
+) -> io::Result<Vec<Vec<std::net::TcpListener>>> {
+    let mut dealt: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for turn in 0..sockets.len().max(workers) {
+        let (Some(socket), Some(worker)) = (
+            sockets.get(turn % sockets.len().max(1)),
+            dealt.get_mut(turn % workers.max(1)),
+        ) else {
+            break;
+        };
+        worker.push(socket.try_clone()?);
+    }
+    Ok(dealt)
+}
+
 /// Accepts connections until `stop`, each with a permit that is taken first: what exceeds the limit waits in the kernel.
 /// What the kernel had taken by then is accepted, too, for closing the listener would reset it. No error ends the loop.
 pub async fn accept(
@@ -63,37 +101,103 @@ pub async fn accept(
     mut serve: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
     let mut stop = pin!(stop);
-    let mut stopping = false;
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+        let Some(permit) = permit(&permits).await else {
             return;
         };
         let accepted = tokio::select! {
             biased;
+            () = &mut stop => break,
             accepted = listener.accept() => accepted,
-            () = std::future::ready(()), if stopping => return,
-            () = &mut stop, if !stopping => {
-                stopping = true;
-                continue;
-            }
         };
         match accepted {
-            Ok((socket, peer)) => {
-                // A hint to the kernel; without it the socket works all the same.
-                let _ = socket.set_nodelay(true);
-                serve(socket, peer, permit);
-            }
-            // The connection was gone before it was accepted.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-                ) => {}
+            Ok((socket, peer)) => begin(socket, peer, permit, &mut serve),
+            Err(error) if lost(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "accept");
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+    match listener.into_std() {
+        Ok(listener) => empty(listener, &permits, &mut serve).await,
+        Err(error) => tracing::warn!(%error, "accept"),
+    }
+}
+
+/// Accepts what is in the kernel's queue, as the kernel says and not as this process has heard.
+async fn empty(
+    listener: std::net::TcpListener,
+    permits: &Arc<Semaphore>,
+    serve: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    while let Some(permit) = permit(permits).await {
+        let accepted = listener.accept().and_then(|(socket, peer)| {
+            socket.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(socket)?, peer))
+        });
+        match accepted {
+            Ok((socket, peer)) => begin(socket, peer, permit, serve),
+            Err(error) if lost(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One place among the connections; the semaphore is never closed.
+async fn permit(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+/// Whether the connection was gone before it was accepted.
+fn lost(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn begin(
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    serve: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    // A hint to the kernel; without it the socket works all the same.
+    let _ = socket.set_nodelay(true);
+    serve(socket, peer, permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For each worker, which of the sockets it serves.
+    fn dealt(sockets: usize, workers: usize) -> Vec<Vec<usize>> {
+        let sockets: Vec<_> = (0..sockets)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let addresses: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+        let number = |socket: &std::net::TcpListener| {
+            let address = socket.local_addr().unwrap();
+            addresses.iter().position(|a| *a == address).unwrap()
+        };
+        deal(&sockets, workers)
+            .unwrap()
+            .iter()
+            .map(|sockets| sockets.iter().map(number).collect())
+            .collect()
+    }
+
+    #[test]
+    fn every_socket_is_served_and_every_worker_serves() {
+        assert_eq!(dealt(2, 2), [[0], [1]]);
+        assert_eq!(dealt(3, 2), [vec![0, 2], vec![1]]);
+        assert_eq!(dealt(2, 5), [[0], [1], [0], [1], [0]]);
+        assert_eq!(dealt(0, 2), [[0; 0], []]);
     }
 }

@@ -66,13 +66,13 @@ pub async fn serve<I, F, R, B>(
 {
     let first = timeout(config.head_timeout, sniff(socket));
     let (socket, read, preface) = tokio::select! {
+        biased;
         sniffed = first => match sniffed {
             Ok(Ok(sniffed)) => sniffed,
             // It said nothing, or not enough, or left.
             Ok(Err(_)) | Err(_) => return,
         },
-        // A connection without a request is not running work.
-        () = signal.reached(Stop::Draining) => return,
+        () = signal.last_words() => return,
     };
     if !preface {
         let handle = |request: Request<_>| handle(request.map(Incoming::Http1));

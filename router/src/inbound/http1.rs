@@ -36,7 +36,7 @@ enum After {
 }
 
 /// Serves a connection, from which `ahead` was read already, until it ends. After a stop signal the request under way
-/// is finished, and no more are taken.
+/// is finished, or one that comes at once, and no more are taken.
 ///
 /// `handle` answers a request; it is dropped if the client leaves. `refuse` answers what is none.
 pub async fn serve<R, B>(
@@ -55,7 +55,7 @@ pub async fn serve<R, B>(
         bytes: config.max_head_bytes,
         lines: config.max_headers,
     };
-    let mut stopping = pin!(signal.reached(Stop::Draining));
+    let mut stopping = pin!(signal.last_words());
     loop {
         connection.rest();
         if connection.with_read(|read| read.is_empty()) {
@@ -66,7 +66,8 @@ pub async fn serve<R, B>(
                     // A connection without a request is nobody's loss.
                     Ok(Ok(false) | Err(_)) | Err(_) => return,
                 },
-                () = &mut stopping => return,
+                // Its end is said before it closes: a request that crosses it on the way finds no reset.
+                () = &mut stopping => return Box::pin(linger(&connection)).await,
             }
         }
         let head = match timeout(config.head_timeout, read_head(&connection, limits)).await {
@@ -86,7 +87,7 @@ pub async fn serve<R, B>(
                     version: Version::HTTP_11,
                     keep_alive: false,
                 };
-                Box::pin(answer(&connection, response, shape, signal)).await
+                Box::pin(answer(&connection, response, shape)).await
             }
         };
         match after {
@@ -170,7 +171,7 @@ where
         // Some clients read nothing before they have sent all: what they send is read, and the cell has had enough.
         connection.take_body_back();
     }
-    let after = answer(connection, response, shape, signal).await;
+    let after = answer(connection, response, shape).await;
     connection.take_body_back();
     if after == After::Next && !connection.read_whole() && !discard(connection).await {
         return After::Close;
@@ -193,12 +194,7 @@ enum End {
 
 /// Writes an answer. Reads on, meanwhile, what nobody wants of the request: some clients read nothing before they have
 /// sent all.
-async fn answer<B>(
-    connection: &Connection,
-    response: Response<B>,
-    shape: Shape,
-    signal: &Signal,
-) -> After
+async fn answer<B>(connection: &Connection, response: Response<B>, shape: Shape) -> After
 where
     B: Body<Data = Bytes> + 'static,
 {
@@ -248,7 +244,8 @@ where
     }
     let sent = send(connection, body, end).await;
     match sent {
-        Sent::Whole if keep_alive && !signal.has(Stop::Draining) => After::Next,
+        // Where the client was told that it may go on, it may, also if the stop came meanwhile.
+        Sent::Whole if keep_alive => After::Next,
         Sent::Whole => After::Close,
         // What ends with its connection must not seem to have ended.
         Sent::Cut if end == End::Close => {

@@ -7,4 +7,5 @@ pub mod client;
 pub mod http;
 pub mod http1;
 pub mod prefixed;
+pub mod takeover;
 pub mod tls;

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// How far a stop has gone.
+/// How far the router has gone from its start to its stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Not asked for.
+    /// Nobody is served yet.
+    Starting,
+    /// No stop was asked for.
     Running,
     /// New work is refused, running work goes on.
     Draining,
     /// The time for running work is over.
     Now,
 }
+
+/// How long after the word to stop a connection on which nothing is asked stays open: what its client is just sending is
+/// answered, as the last thing on it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Tells every worker to stop, and waits for what runs.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ impl Drop for Guard {
 impl Default for Drain {
     fn default() -> Self {
         Self {
-            stop: watch::Sender::new(Stop::Running),
+            stop: watch::Sender::new(Stop::Starting),
             running: Arc::default(),
         }
     }
@@ -66,7 +73,7 @@ impl Drain {
         }
     }
 
-    /// Goes on to a later step of stopping; never back.
+    /// Goes on to a later step; never back.
     pub fn advance(&self, to: Stop) {
         self.stop.send_if_modified(|stop| {
             let later = to > *stop;
@@ -104,6 +111,13 @@ impl Signal {
     /// Whether the stop has gone at least so far.
     pub fn has(&self, step: Stop) -> bool {
         *self.stop.borrow() >= step
+    }
+
+    /// Waits until a connection on which nothing is asked is to be closed: a second after the word to stop, or after
+    /// this call where that came before. Cancel safe.
+    pub async fn last_words(&self) {
+        self.reached(Stop::Draining).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Waits until the stop has gone at least so far. Cancel safe.
