@@ -167,13 +167,61 @@ fn size(line: &[u8]) -> Result<(u64, usize), Fault> {
     Ok((size, rest.len()))
 }
 
-/// Whether this is `;name` or `;name=value`, any times, with blanks where old senders put them (RFC 9112 section
-/// 7.1.1).
-fn extensions(rest: &[u8]) -> bool {
-    let printable = rest
+/// Whether this is `;name` or `;name=value`, any times, with blanks around each part where old senders put them (RFC
+/// 9112 section 7.1.1).
+fn extensions(mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        let after = without_blanks(rest)
+            .strip_prefix(b";")
+            .and_then(|rest| token(without_blanks(rest)));
+        let Some(after) = after else {
+            return false;
+        };
+        rest = after;
+        if let Some(value) = without_blanks(rest).strip_prefix(b"=") {
+            let value = without_blanks(value);
+            let after = match value.strip_prefix(b"\"") {
+                Some(quoted) => quoted_string(quoted),
+                None => token(value),
+            };
+            let Some(after) = after else {
+                return false;
+            };
+            rest = after;
+        }
+    }
+    true
+}
+
+/// What follows the blanks at the front.
+fn without_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text
         .iter()
-        .all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f));
-    printable && rest.trim_ascii_start().starts_with(b";")
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
+    &text[blanks..]
+}
+
+/// What follows the token at the front, if there is one (RFC 9110 section 5.6.2).
+fn token(text: &[u8]) -> Option<&[u8]> {
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let end = text
+        .iter()
+        .position(|byte| !part(byte))
+        .unwrap_or(text.len());
+    (end > 0).then(|| &text[end..])
+}
+
+/// What follows a quoted string without its first quote (RFC 9110 section 5.6.4).
+fn quoted_string(mut text: &[u8]) -> Option<&[u8]> {
+    let shown = |byte: u8| byte == b'\t' || (byte >= 0x20 && byte != 0x7f);
+    loop {
+        text = match text {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', byte, rest @ ..] | [byte, rest @ ..] if shown(*byte) => rest,
+            _ => return None,
+        };
+    }
 }
 
 fn bare_line_feed(block: &[u8]) -> bool {
@@ -238,6 +286,14 @@ mod tests {
             b"5 5\r\n",
             b"5;a\0\r\n",
             b"5;a\nb\r\n",
+            b"5;\r\nhello\r\n",
+            b"5;;a\r\nhello\r\n",
+            b"5;a b\r\nhello\r\n",
+            b"5;a=\r\nhello\r\n",
+            b"5;a=\"b\r\nhello\r\n",
+            b"5;a=\"b\\\"\r\nhello\r\n",
+            b"5;a=\"b\"c\r\nhello\r\n",
+            b"5;a \r\nhello\r\n",
             b"10000000000000000\r\n",
             b"FFFFFFFFFFFFFFFFF\r\n",
             b"0\r\na: 1\n\r\n",

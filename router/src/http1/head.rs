@@ -142,6 +142,8 @@ pub struct Scanner {
     line: usize,
     /// How far it has been looked at.
     seen: usize,
+    /// The empty line that may stand in front has been taken off.
+    skipped: bool,
     /// The first line has begun: an empty line is the head's end.
     begun: bool,
 }
@@ -154,10 +156,16 @@ impl Scanner {
     /// `LineEnd`, `TargetTooLong`, `HeadTooLarge`.
     pub fn scan(&mut self, read: &mut BytesMut, limits: Limits) -> Result<Option<usize>, Fault> {
         if !self.begun {
-            if read.starts_with(b"\r\n") {
-                read.advance(2);
+            if !self.skipped {
+                if read.is_empty() || &read[..] == b"\r" {
+                    return Ok(None);
+                }
+                if read.starts_with(b"\r\n") {
+                    read.advance(2);
+                }
+                self.skipped = true;
             }
-            if read.is_empty() || &read[..] == b"\r" {
+            if read.is_empty() {
                 return Ok(None);
             }
             self.begun = true;
@@ -552,6 +560,25 @@ mod tests {
         }
         let old = read(b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n");
         assert_eq!(old.map(|_| ()), Err(Fault::TransferEncoding));
+    }
+
+    #[test]
+    fn one_empty_line_in_front_is_taken_off_however_it_comes() {
+        for text in [
+            &b"\r\nGET / HTTP/1.1\r\n\r\n"[..],
+            b"\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            for piece in [1, 2, 3, 100] {
+                let (mut scanner, mut read) = (Scanner::default(), BytesMut::new());
+                let mut found = None;
+                for piece in text.chunks(piece) {
+                    read.extend_from_slice(piece);
+                    found = found.or(scanner.scan(&mut read, LIMITS).unwrap());
+                }
+                let length = if text.starts_with(b"\r\n\r\n") { 2 } else { 18 };
+                assert_eq!(found, Some(length), "{piece}");
+            }
+        }
     }
 
     #[test]
