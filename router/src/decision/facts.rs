@@ -145,6 +145,8 @@ fn authority(parts: &Parts) -> Result<&str, Malformed> {
         (Some(line), Some(host)) if !line.eq_ignore_ascii_case(host) => {
             Err(Malformed::AuthorityMismatch)
         }
+        // The target's authority does not stand in for the field (RFC 9112 section 3.2.2).
+        (Some(_), None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
         (None, None) if parts.version < Version::HTTP_11 => Ok(""),
         (None, None) => Err(Malformed::Host),
@@ -155,7 +157,9 @@ fn passed(headers: &HeaderMap, pseudonym: &str) -> bool {
     headers
         .get_all(header::VIA)
         .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .any(|hop| hop.split_ascii_whitespace().nth(1) == Some(pseudonym))
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|hop| {
+            let words = hop.split(u8::is_ascii_whitespace);
+            words.filter(|word| !word.is_empty()).nth(1) == Some(pseudonym.as_bytes())
+        })
 }

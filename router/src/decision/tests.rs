@@ -178,6 +178,40 @@ rows! {
 }
 
 #[test]
+fn the_targets_authority_does_not_stand_in_for_host() {
+    let surroundings = Surroundings {
+        through_edge: true,
+        replay_max_bytes: 0,
+        pseudonym: "me",
+    };
+    let mut head = head("http://strict.example.com/");
+    for (version, served) in [
+        (Version::HTTP_10, true),
+        (Version::HTTP_11, false),
+        (Version::HTTP_2, true),
+    ] {
+        head.version = version;
+        let facts = Facts::read(&head, BodyLength::None, &surroundings);
+        assert_eq!(facts.is_ok(), served, "{version:?}");
+    }
+}
+
+#[test]
+fn a_hop_beside_odd_bytes_is_seen() {
+    let surroundings = Surroundings {
+        through_edge: true,
+        replay_max_bytes: 0,
+        pseudonym: "me",
+    };
+    let mut head = head("/");
+    let via = http::HeaderValue::from_bytes(b"1.1 \xff, 1.1\tme").unwrap();
+    head.headers.insert("via", via);
+    head.headers.insert("host", "a".parse().unwrap());
+    let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
+    assert!(facts.looped);
+}
+
+#[test]
 fn connect_and_trace_are_not_served() {
     for method in ["CONNECT", "TRACE"] {
         let mut head = head("/");
