@@ -90,12 +90,13 @@ pub fn unsteer(headers: &mut HeaderMap) {
     for name in &fly::STEERING {
         headers.remove(name);
     }
+    // Wherever in the field it stands, and whatever stands beside it: how the edge reads such a field is its own business.
+    let replay = fly::REPLAY_CONTENT_TYPE.as_bytes();
     let replays = headers
         .get_all(header::CONTENT_TYPE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter_map(|value| value.split(';').next())
-        .any(|kind| kind.trim().eq_ignore_ascii_case(fly::REPLAY_CONTENT_TYPE));
+        .flat_map(|value| value.as_bytes().windows(replay.len()))
+        .any(|part| part.eq_ignore_ascii_case(replay));
     if replays {
         headers.remove(header::CONTENT_TYPE);
     }
@@ -198,6 +199,20 @@ mod tests {
         assert!(
             !plain.headers.contains_key("upgrade") && !plain.headers.contains_key("connection")
         );
+    }
+
+    #[test]
+    fn steering_content_type_goes_whatever_stands_beside_it() {
+        for kind in [
+            &b"application/vnd.fly.replay+json;x=\xff"[..],
+            b"text/html, application/vnd.fly.replay+json",
+            b"\xffapplication/vnd.fly.replay+json",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", HeaderValue::from_bytes(kind).unwrap());
+            unsteer(&mut headers);
+            assert!(headers.is_empty(), "{headers:?}");
+        }
     }
 
     #[test]

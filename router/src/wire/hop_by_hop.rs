@@ -29,10 +29,10 @@ fn protected(name: &HeaderName) -> bool {
 /// will be passed on.
 pub fn strip(headers: &mut HeaderMap) {
     let te_trailers =
-        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
             .filter(|name| !protected(name))
             .collect();
         for name in named {
@@ -61,7 +61,7 @@ pub fn strip_answer(headers: &mut HeaderMap) {
 /// `h2c` is none: the upgrade would let a client speak past the router (RFC 9113 section 3.1 has dropped it).
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted =
-        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+        tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     if !wanted {
         return None;
     }
@@ -74,14 +74,14 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (protocols.next().is_none() && !h2c && !text.trim().is_empty()).then(|| protocol.clone())
 }
 
-/// The comma-separated tokens of a field, over all its lines.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// The comma-separated tokens of a field, over all its lines. A line may have bytes beyond ASCII: what stands beside
+/// them counts.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
 }
 
@@ -120,6 +120,17 @@ mod tests {
             ("x-three", "3"),
         ];
         assert_eq!(left(&lines), ["x-three=3"]);
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_hide_no_token() {
+        let mut headers = map(&[("x-one", "1"), ("te", "trailers")]);
+        let odd = HeaderValue::from_bytes(b"\xff, x-one, upgrade").unwrap();
+        headers.insert("connection", odd);
+        headers.insert("upgrade", HeaderValue::from_static("websocket"));
+        assert_eq!(upgrade(&headers).unwrap(), "websocket");
+        strip(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["te"]);
     }
 
     #[test]

@@ -77,14 +77,32 @@ pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
 /// Removes from trailers what a head may not say, or is not believed to: some readers merge the two (RFC 9110 section
 /// 6.5.1).
 pub fn silence_trailers(trailers: &mut HeaderMap) {
-    for name in fly::REPLAY_TALK
+    remove(trailers, |name| is_claim(&name.replace('_', "-")));
+}
+
+/// Removes claims in disguise. Programs that get fields as `HTTP_X_REAL_IP` (RFC 3875 section 4.1.18) cannot tell
+/// `X_Real_IP` from `X-Real-IP`.
+fn unmask(headers: &mut HeaderMap) {
+    remove(headers, |name| {
+        name.contains('_') && is_claim(&name.replace('_', "-"))
+    });
+}
+
+/// Whether a field speaks of the client, of the cell or of a replay.
+fn is_claim(name: &str) -> bool {
+    fly::REPLAY_TALK
         .iter()
         .chain(&fly::EDGE_ONLY)
         .chain(&fly::STEERING)
         .chain(&FORWARDING)
         .chain(&[CELL_SIGNATURE, CELL_NAME, X_REQUEST_ID])
-    {
-        trailers.remove(name);
+        .any(|claim| claim.as_str() == name)
+}
+
+fn remove(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
+    let names = headers.keys().filter(|name| which(name.as_str()));
+    for name in names.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
     }
 }
 
@@ -111,6 +129,7 @@ pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introductio
             headers.remove(name);
         }
     }
+    unmask(headers);
     append_forwarded_for(headers, peer.ip);
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(
@@ -225,8 +244,29 @@ mod tests {
     }
 
     #[test]
+    fn claims_with_underscores_are_gone_whoever_sends_them() {
+        for trusted in [false, true] {
+            let masked = [
+                ("x_forwarded_for", "1.1.1.1"),
+                ("cell-signature", "v1"),
+                ("cell_name", "bob"),
+                ("fly_client-ip", "1.1.1.1"),
+                ("x_mine", "1"),
+            ];
+            let got = introduced(headers(&masked), peer(trusted));
+            let left: Vec<_> = got
+                .keys()
+                .filter(|name| name.as_str().contains('_'))
+                .collect();
+            assert_eq!(left, ["x_mine"]);
+            assert_eq!(got["x-forwarded-for"], "192.0.2.7");
+        }
+    }
+
+    #[test]
     fn trailers_claim_nothing() {
         let mut trailers = headers(&CLAIMS);
+        trailers.insert("cell_name", HeaderValue::from_static("bob"));
         trailers.insert("fly-replay", HeaderValue::from_static("app=x"));
         trailers.insert("x-sum", HeaderValue::from_static("1"));
         silence_trailers(&mut trailers);
