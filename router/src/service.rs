@@ -252,7 +252,6 @@ impl Service {
                     proof: keys
                         .filter(|_| found.cell.identity == Identity::Challenge)
                         .cloned(),
-                    trust: snapshot.trust(found.cell).cloned(),
                     in_flight,
                 };
                 Outcome::Stream(Course {

@@ -5,7 +5,6 @@
 )]
 
 mod abuse;
-mod cell_tls;
 mod check;
 mod drain;
 mod echo;

@@ -6,4 +6,3 @@ pub mod cells;
 pub mod certificates;
 pub mod drain;
 pub mod snapshot;
-pub mod trust;

@@ -10,7 +10,6 @@ mod object;
 mod placement;
 mod secret;
 mod syntax;
-mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;

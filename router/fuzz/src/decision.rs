@@ -1,0 +1,173 @@
+//! The decision: the table of the README, written a second time, for every combination of what it rests on.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use cell_router::config::{FlyPlace, Place};
+use cell_router::decision::{
+    Answer, BodyLength, CellState, Decision, Facts, Found, ReplayKind, StreamReason, decide,
+    resolve,
+};
+use cell_router::registry::Registry;
+use http::Method;
+use serde_json::json;
+
+use super::choices::Choices;
+
+const BORDERS: [u64; 9] = [0, 1, 9, 10, 11, 999_999, 1_000_000, 1_000_001, u64::MAX];
+
+static FLY: LazyLock<Place> = LazyLock::new(|| {
+    Place::Fly(FlyPlace {
+        app: "cell-router".into(),
+        machine: "9080f2a1".into(),
+        region: "iad".into(),
+    })
+});
+
+/// What must hold for an entry and a request that are made of the input, a choice for each byte.
+pub fn holds(data: &[u8]) {
+    let mut choices = Choices(data);
+    let state = choices.of(&["active", "maintenance", "disabled", "paused"]);
+    let replay = choices.of(&["strict", "cached", "never"]);
+    let address = choices.flag();
+    let most = choices.of(&[None, Some(0), Some(10), Some(1_000_000)]);
+    let strip = choices.flag();
+    let mut entry = json!({
+        "state": state, "max_in_flight": 2, "retry_after_s": 7,
+        "paths": [{"prefix": "/alice", "strip": strip}],
+    });
+    if address {
+        entry["address"] = "127.0.0.1:9000".into();
+    } else {
+        entry["machine"] = "3d8d9e67c2e123".into();
+        entry["replay"] = replay.into();
+        entry["app"] = "cells".into();
+    }
+    if let Some(most) = most {
+        entry["max_body_bytes"] = most.into();
+    }
+    let registry = json!({"version": 1, "domain": "example.com", "cells": {"alice": entry}});
+    let registry = Registry::parse(registry.to_string().as_bytes()).expect("a good registry");
+
+    let by_path = choices.flag();
+    let body = match choices.byte() % 3 {
+        0 => BodyLength::None,
+        1 => BodyLength::Unknown,
+        _ => BodyLength::Known(choices.of(&BORDERS)),
+    };
+    let method = choices.of(&[Method::GET, Method::POST, Method::PUT]);
+    let facts = Facts {
+        method: &method,
+        authority: if by_path {
+            "example.com"
+        } else {
+            "alice.example.com"
+        },
+        target: if by_path { "/alice/x?y" } else { "/x?y" },
+        body,
+        through_edge: choices.flag(),
+        replay_failed: choices.flag(),
+        replayed_by_us: choices.flag(),
+        looped: choices.flag(),
+        replay_max_bytes: 1_000_000,
+    };
+    let place = if choices.flag() {
+        &*FLY
+    } else {
+        &Place::Elsewhere
+    };
+    let state_of_cell = CellState {
+        in_flight: choices.of(&[0, 1, 2, 3, u32::MAX]),
+    };
+    let found = match resolve(&registry, &facts) {
+        Ok(found) => found,
+        Err(answer) => {
+            assert_eq!((answer, facts.looped), (Answer::Loop, true));
+            return;
+        }
+    };
+    assert!(!facts.looped);
+    let decided = decide(&facts, &found, state_of_cell, place);
+    assert_eq!(
+        decided,
+        decide(&facts, &found, state_of_cell, place),
+        "pure"
+    );
+
+    let known = match body {
+        BodyLength::Known(bytes) => Some(bytes),
+        BodyLength::None | BodyLength::Unknown => None,
+    };
+    let too_large = known.zip(most).is_some_and(|(bytes, most)| bytes > most);
+    let rows = [
+        (state == "disabled", Decision::Answer(Answer::Disabled)),
+        (
+            state == "maintenance",
+            Decision::Answer(Answer::Maintenance(Duration::from_secs(7))),
+        ),
+        (state == "paused", Decision::Hold),
+        (too_large, Decision::Answer(Answer::TooLarge)),
+        (
+            *place == Place::Elsewhere,
+            Decision::Stream(StreamReason::NotOnFly),
+        ),
+        (
+            !facts.through_edge,
+            Decision::Stream(StreamReason::NotThroughEdge),
+        ),
+        (address, Decision::Stream(StreamReason::AddressCell)),
+        (
+            replay == "never",
+            Decision::Stream(StreamReason::ReplayNever),
+        ),
+        (
+            facts.replay_failed,
+            Decision::Stream(StreamReason::ReplayFailed),
+        ),
+        (
+            facts.replayed_by_us,
+            Decision::Stream(StreamReason::AlreadyReplayed),
+        ),
+        (
+            by_path && strip,
+            Decision::Stream(StreamReason::StripsPrefix),
+        ),
+        (
+            body == BodyLength::Unknown,
+            Decision::Stream(StreamReason::UnknownLength),
+        ),
+        (
+            known.is_some_and(|bytes| bytes > 1_000_000),
+            Decision::Stream(StreamReason::LargeBody),
+        ),
+        (
+            replay == "strict",
+            Decision::Replay(ReplayKind::Strict { timeout: None }),
+        ),
+        (true, decided),
+    ];
+    let (_, mut first) = rows
+        .into_iter()
+        .find(|(holds, _)| *holds)
+        .expect("the last row holds");
+    if matches!(first, Decision::Stream(_)) && state_of_cell.in_flight >= 2 {
+        first = Decision::Answer(Answer::Full(Duration::from_secs(7)));
+    }
+    assert_eq!(decided, first);
+    explains(&found, decided);
+}
+
+fn explains(found: &Found<'_>, decided: Decision) {
+    assert!(!decided.lane().is_empty() && !decided.reason().is_empty());
+    if let Decision::Replay(kind) = decided {
+        assert!(
+            found.stripped_prefix().is_none(),
+            "a replay takes no prefix off"
+        );
+        let remembered = matches!(kind, ReplayKind::Cached { .. });
+        assert_eq!(
+            decided.reason(),
+            if remembered { "cached" } else { "strict" }
+        );
+    }
+}
