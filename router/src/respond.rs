@@ -177,6 +177,12 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             UNREACHABLE,
             Blame::Cell,
         ),
+        StreamError::Untrusted(..) => (
+            StatusCode::BAD_GATEWAY,
+            "cell_untrusted",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
         StreamError::Closed(_) => (
             StatusCode::BAD_GATEWAY,
             "closed_after_challenge",

@@ -252,6 +252,7 @@ impl Service {
                     proof: keys
                         .filter(|_| found.cell.identity == Identity::Challenge)
                         .cloned(),
+                    trust: snapshot.trust(found.cell).cloned(),
                     in_flight,
                 };
                 Outcome::Stream(Course {

@@ -5,6 +5,7 @@
 )]
 
 mod abuse;
+mod cell_tls;
 mod check;
 mod drain;
 mod echo;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -569,6 +570,37 @@ async fn an_idle_connection_that_the_cell_closed_costs_nobody_a_request() {
             // It said nothing of closing, and closes all the same.
             drop(upstream);
             assert_eq!(answered.await.unwrap().unwrap().status, StatusCode::OK);
+        }
+    }
+}
+
+/// A cell that has begun to answer is at work on the request.
+#[tokio::test]
+async fn after_one_byte_of_an_answer_nothing_is_sent_again() {
+    let (router, cell) = scripted().await;
+    for begun in [
+        "H",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+    ] {
+        for http in [Http::One, Http::Two] {
+            let answered = tokio::spawn(client::get(router.addr(), HOST, "/warm"));
+            let (mut upstream, _) = cell.request().await;
+            upstream
+                .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            answered.await.unwrap().unwrap();
+            router.next_record(|record| record["path"] == "/warm").await;
+            let request = Request::get("/once").header("host", HOST);
+            let request = request.body(client::full("")).unwrap();
+            let answered = tokio::spawn(client::send(router.addr(), http, request));
+            assert!(upstream.head().await.unwrap().starts_with("GET /once "));
+            upstream.write(begun).await.unwrap();
+            upstream.finish().await.unwrap();
+            let answered = answered.await.unwrap().unwrap();
+            assert_eq!(answered.status, StatusCode::BAD_GATEWAY, "{begun:?}");
+            assert!(cell.accept().now_or_never().is_none(), "{begun:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
+use std::hash::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::look::{Seen, look};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
-use crate::registry::{Problem, Registry, SecretSource};
+use crate::live::trust::Trust;
+use crate::registry::{Cell, Problem, Registry, SecretSource, TrustSource};
 use crate::wire::signature::Keys;
 
 /// How often the file is looked at. A look is one `stat`; it sees every way in which editors save (in place, by a
@@ -28,8 +30,8 @@ pub enum LoadError {
     Unreadable(io::Error),
     /// It is no valid registry.
     Invalid(Vec<Problem>),
-    /// Secrets that it names cannot be had; one text for each.
-    Secrets(Vec<String>),
+    /// Secrets or certificates that it names cannot be had; one text for each.
+    Named(Vec<String>),
 }
 
 impl LoadError {
@@ -44,7 +46,7 @@ impl LoadError {
                 .iter()
                 .map(|problem| problem.in_file(&file).to_string())
                 .collect(),
-            Self::Secrets(missing) => missing
+            Self::Named(missing) => missing
                 .iter()
                 .map(|missing| format!("{file}: {missing}"))
                 .collect(),
@@ -60,36 +62,58 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Reads the file and the secrets it names. `variable` reads the environment.
+/// Reads the file, and the secrets and certificates it names: relative paths are meant from its folder. `variable` reads
+/// the environment.
 ///
 /// # Errors
 /// `LoadError`, with all problems at once.
 pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Snapshot, LoadError> {
     let text = fs::read(file).map_err(LoadError::Unreadable)?;
     let registry = Registry::parse(&text).map_err(LoadError::Invalid)?;
-    let mut keys = HashMap::new();
+    let folder = file.parent().unwrap_or(Path::new(""));
     let mut missing = Vec::new();
+    let mut miss = |cell: &Cell, key: &str, why: String| {
+        missing.push(format!("$.cells.{}.{key}: {why}", cell.name.as_str()));
+    };
+    let (mut keys, mut trust) = (HashMap::new(), HashMap::new());
     for cell in registry.cells() {
-        let Some(source) = &cell.secret else { continue };
-        if keys.contains_key(source) {
-            continue;
+        if let Some(source) = &cell.secret
+            && let Err(why) = once(&mut keys, source, || secret(source, folder, &variable))
+        {
+            miss(cell, "secret", why);
         }
-        match secret(source, &variable) {
-            Ok(found) => {
-                keys.insert(source.clone(), Arc::new(found));
-            }
-            Err(why) => missing.push(format!("$.cells.{}.secret: {why}", cell.name.as_str())),
+        if let Some(source) = cell.tls.as_ref().map(|tls| &tls.trust)
+            && let Err(why) = once(&mut trust, source, || judge(source, folder))
+        {
+            miss(cell, "tls", why);
         }
     }
     if missing.is_empty() {
-        Ok(Snapshot { registry, keys })
+        Ok(Snapshot {
+            registry,
+            keys,
+            trust,
+        })
     } else {
-        Err(LoadError::Secrets(missing))
+        Err(LoadError::Named(missing))
     }
+}
+
+/// Reads what `source` names, unless it has been read already.
+fn once<S: Clone + Eq + Hash, T>(
+    read: &mut HashMap<S, Arc<T>>,
+    source: &S,
+    how: impl FnOnce() -> Result<T, String>,
+) -> Result<(), String> {
+    if !read.contains_key(source) {
+        read.insert(source.clone(), Arc::new(how()?));
+    }
+    Ok(())
 }
 
 fn secret(
     source: &SecretSource,
+    folder: &Path,
     variable: &impl Fn(&str) -> Option<String>,
 ) -> Result<Keys, String> {
     let (named, text) = match source {
@@ -101,11 +125,22 @@ fn secret(
         }
         SecretSource::File(path) => {
             let named = format!("the file {path}");
-            let text = fs::read_to_string(path).map_err(|error| format!("{named}: {error}"))?;
+            let text = fs::read_to_string(folder.join(path))
+                .map_err(|error| format!("{named}: {error}"))?;
             (named, text)
         }
     };
     Keys::parse(&text).map_err(|none| format!("{named}: {none}"))
+}
+
+fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, String> {
+    match source {
+        TrustSource::Authorities(path) => fs::read(folder.join(path))
+            .map_err(|error| error.to_string())
+            .and_then(|pem| Trust::authorities(&pem))
+            .map_err(|why| format!("the file {path}: {why}")),
+        TrustSource::Key(pin) => Trust::key(*pin),
+    }
 }
 
 /// The registry file, and the state of it that was loaded last.

@@ -6,3 +6,4 @@ pub mod cells;
 pub mod certificates;
 pub mod drain;
 pub mod snapshot;
+pub mod trust;

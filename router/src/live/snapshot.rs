@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::registry::{Cell, Registry, SecretSource};
+use super::trust::Trust;
+use crate::registry::{Cell, Registry, SecretSource, TrustSource};
 use crate::wire::signature::Keys;
 
 /// One version of everything the operator wrote.
@@ -16,12 +17,19 @@ pub struct Snapshot {
     pub registry: Registry,
     /// The keys from each place that an entry names.
     pub keys: HashMap<SecretSource, Arc<Keys>>,
+    /// What is asked of certificates, by what an entry says of it.
+    pub trust: HashMap<TrustSource, Arc<Trust>>,
 }
 
 impl Snapshot {
     /// The keys of a cell, if its entry names a secret.
     pub fn keys(&self, cell: &Cell) -> Option<&Arc<Keys>> {
         self.keys.get(cell.secret.as_ref()?)
+    }
+
+    /// What is asked of a cell's certificate, if its entry says that it speaks TLS.
+    pub fn trust(&self, cell: &Cell) -> Option<&Arc<Trust>> {
+        self.trust.get(&cell.tls.as_ref()?.trust)
     }
 }
 

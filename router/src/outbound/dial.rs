@@ -154,7 +154,7 @@ impl Dialer {
 }
 
 /// The name of a cell's machine on the private network, absolute. Empty for a cell at an address.
-fn private_name(cell: &Cell) -> String {
+pub(super) fn private_name(cell: &Cell) -> String {
     match &cell.placement {
         Placement::Machine { app, machine, .. } => format!("{machine}.vm.{app}.internal."),
         Placement::Address { .. } => String::new(),

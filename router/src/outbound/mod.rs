@@ -7,7 +7,9 @@ pub mod hold;
 pub mod identity;
 pub mod machines;
 pub mod pool;
+pub mod socket;
 pub mod stream;
+pub mod tls;
 pub mod tunnel;
 pub mod wake;
 
@@ -18,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use dial::DialError;
 pub use identity::Doubt;
+pub use tls::TlsError;
 
 /// Why a request could not be relayed. Nothing of the answer has gone to the client.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub enum StreamError {
     Dial(DialError),
     /// Whoever is at the cell's address did not prove to be the cell.
     NotTheCell(SocketAddr, Doubt),
+    /// Whoever is at the cell's address has no certificate of the cell.
+    Untrusted(SocketAddr, TlsError),
     /// The cell proved who it is and then closed the connection.
     Closed(hyper::Error),
     /// The cell could not be woken.
@@ -55,6 +60,7 @@ impl fmt::Display for StreamError {
         match self {
             Self::Dial(_) => f.write_str("no connection to the cell"),
             Self::NotTheCell(address, _) => write!(f, "{address} is not known to be the cell"),
+            Self::Untrusted(address, _) => write!(f, "{address} has no certificate of the cell"),
             Self::Closed(_) => f.write_str(
                 "the cell closed the connection after the challenge; it has to keep it open, or needs \"identity\": \"none\" in its entry",
             ),
@@ -87,6 +93,7 @@ impl std::error::Error for StreamError {
         match self {
             Self::Dial(error) => Some(error),
             Self::NotTheCell(_, doubt) => Some(doubt),
+            Self::Untrusted(_, error) => Some(error),
             Self::Broken(error)
             | Self::Closed(error)
             | Self::ClientCut(error)
@@ -108,7 +115,7 @@ impl StreamError {
         matches!(
             self,
             // A cell that is about to stop closes what it has answered.
-            Self::Dial(_) | Self::NotTheCell(..) | Self::Closed(_)
+            Self::Dial(_) | Self::Untrusted(..) | Self::NotTheCell(..) | Self::Closed(_)
         )
     }
 }

@@ -5,16 +5,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
+use super::socket::{Heard, Socket};
 use crate::account::body::Relayed;
+use crate::live::trust::Trust;
 use crate::registry::{Cell, CellName, Identity, Placement};
 
 /// The largest buffer that hyper may grow for one connection, in bytes: bodies are passed on, not gathered.
@@ -27,6 +29,8 @@ pub struct Connection {
     pub address: SocketAddr,
     cell: CellName,
     placement: Placement,
+    trust: Option<Arc<Trust>>,
+    heard: Heard,
     idle_since: Instant,
     used: bool,
     /// The cell has proven on it who it is.
@@ -51,10 +55,12 @@ impl Connection {
     /// As hyper's handshake, which sends nothing.
     pub async fn open(
         home: Rc<Pool>,
-        socket: TcpStream,
+        socket: Socket,
         address: SocketAddr,
         cell: &Cell,
+        trust: Option<Arc<Trust>>,
     ) -> hyper::Result<Self> {
+        let heard = socket.heard();
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES)
             .handshake(TokioIo::new(socket))
@@ -65,6 +71,8 @@ impl Connection {
             address,
             cell: cell.name.clone(),
             placement: cell.placement.clone(),
+            trust,
+            heard,
             idle_since: Instant::now(),
             used: false,
             proven: false,
@@ -100,6 +108,11 @@ impl Connection {
     /// Whether it has carried a request before: such a one may be closed by the cell at any moment.
     pub fn used(&self) -> bool {
         self.used
+    }
+
+    /// How many bytes have come over it.
+    pub fn heard(&self) -> u64 {
+        self.heard.bytes()
     }
 
     /// Keeps it for the next request, if it is fit for one.
@@ -152,11 +165,12 @@ impl Pool {
 
     /// The connection that was used last, if one is fit for use: open, not idle for too long, leading to where the cell
     /// is now, and known to do so. Cancel safe.
-    pub async fn take(&self, cell: &Cell) -> Option<Connection> {
+    pub async fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
             let fresh = connection.idle_since.elapsed() < self.lasts
                 && connection.placement == cell.placement
+                && connection.trust.as_ref() == trust
                 && (connection.proven || cell.identity == Identity::None);
             if fresh && connection.sender.ready().await.is_ok() {
                 return Some(connection);

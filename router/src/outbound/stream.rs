@@ -15,6 +15,8 @@ use super::StreamError;
 use super::dial::Dialer;
 use super::identity;
 use super::pool::{Connection, Pool};
+use super::socket::Socket;
+use super::tls;
 use super::tunnel;
 use super::wake::Waker;
 use crate::account::body::{Answer, Demands, Gate, Incoming, Leftovers, Relayed};
@@ -22,6 +24,7 @@ use crate::account::record::{Ending, Record};
 use crate::http1::{Interim, Switched};
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
+use crate::live::trust::Trust;
 use crate::registry::{Cell, Placement};
 use crate::wire::signature::Keys;
 use crate::wire::{forward, hop_by_hop};
@@ -77,6 +80,8 @@ pub struct Destination {
     pub live: Arc<Live>,
     /// The secrets with one of which it proves who it is; `None` where its address is proof enough.
     pub proof: Option<Arc<Keys>>,
+    /// What is asked of its certificate; `None` where the connection is plain.
+    pub trust: Option<Arc<Trust>>,
     /// The count of requests in flight, this one included.
     pub in_flight: InFlight,
 }
@@ -157,12 +162,14 @@ impl Upstream {
             record.upstream.set(Some(connection.address));
             let request = Request::from_parts(head, body);
             let patience = limits.first_byte_timeout;
+            let heard = connection.heard();
             match attempt(&mut connection, request, &mut interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
                 Attempt::Unsent(unsent, _) if moved < MOVES => message = unsent.into_parts(),
                 Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
                 Attempt::Failed(error) => match (error, spare) {
-                    (StreamError::Broken(_), Some(head)) => {
+                    // After one byte of an answer, be it an interim one, the cell is at work on it.
+                    (StreamError::Broken(_), Some(head)) if connection.heard() == heard => {
                         message = (head, Relayed::absent(Rc::clone(record)));
                     }
                     (error, _) => return Err(error),
@@ -235,7 +242,7 @@ impl Upstream {
         to: &Destination,
         record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
-        match self.pool.take(&to.cell).await {
+        match self.pool.take(&to.cell, to.trust.as_ref()).await {
             Some(connection) => {
                 // A hold before this must not count as the cell's silence.
                 record.progress();
@@ -283,7 +290,18 @@ impl Upstream {
         let (socket, address) = dialled.map_err(StreamError::Dial)?;
         record.upstream.set(Some(address));
         record.progress();
-        let mut connection = Connection::open(Rc::clone(&self.pool), socket, address, &to.cell)
+        let socket = match &to.cell.tls {
+            None => Socket::from(socket),
+            Some(tls) => {
+                let secured = tls::secure(socket, &to.cell, tls, to.trust.as_deref()).await;
+                Socket::from(secured.map_err(|error| {
+                    self.dialer.forget(&to.cell, &to.live);
+                    StreamError::Untrusted(address, error)
+                })?)
+            }
+        };
+        let home = Rc::clone(&self.pool);
+        let mut connection = Connection::open(home, socket, address, &to.cell, to.trust.clone())
             .await
             .map_err(StreamError::Broken)?;
         let Some(keys) = &to.proof else {

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::StreamError;
 use super::machines::{ApiError, Machines};
@@ -112,11 +113,20 @@ async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<Soc
     let address = SocketAddr::new(address.to_canonical(), *port);
     let url = format!("http://{address}{}", cell.ready_path);
     let mut pause = FIRST_PROBE_PAUSE;
-    while !machines.answers(&url, PROBE_TIMEOUT).await {
+    while !ready(machines, cell, address, &url).await {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
     }
     Ok(address)
+}
+
+/// Whether the cell answers. One that speaks TLS is ready once it accepts: the rest is seen when it is asked.
+async fn ready(machines: &Machines, cell: &Cell, address: SocketAddr, url: &str) -> bool {
+    if cell.tls.is_none() {
+        return machines.answers(url, PROBE_TIMEOUT).await;
+    }
+    let accepted = timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await;
+    accepted.is_ok_and(|accepted| accepted.is_ok())
 }
 
 /// Starts the machine and waits until it is started, starting it again where that failed; its private address.

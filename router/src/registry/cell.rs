@@ -28,6 +28,8 @@ pub struct Cell {
     pub secret: Option<SecretSource>,
     /// Whether it proves who it is before it gets a request. Never `Challenge` without a secret.
     pub identity: Identity,
+    /// How it proves by TLS who it is; none means a plain connection.
+    pub tls: Option<Tls>,
     /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
@@ -182,6 +184,24 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// What `retry-after` says when the cell cannot answer now.
     pub retry_after: Duration,
+}
+
+/// How a cell proves by TLS who it is, `{cell}` already replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// What its certificate must be.
+    pub trust: TrustSource,
+    /// The name it is asked for, where that is not its address's.
+    pub name: Option<Box<str>>,
+}
+
+/// What a cell's certificate must be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TrustSource {
+    /// Signed by an authority in the PEM file at this path.
+    Authorities(String),
+    /// For the public key with this SHA-256.
+    Key([u8; 32]),
 }
 
 /// Where the secret of a cell is to be found, `{cell}` already replaced.

@@ -41,15 +41,19 @@ pub(super) enum Key {
     ReadyPath,
     Secret,
     Identity,
+    Tls,
     MayReplay,
     Prefix,
     Strip,
     Env,
     File,
+    Ca,
+    Pin,
+    ServerName,
 }
 
 /// How many keys there are.
-pub(super) const KEYS: usize = Key::File as usize + 1;
+pub(super) const KEYS: usize = Key::ServerName as usize + 1;
 
 /// An object of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub(super) enum Scope {
     Path,
     /// Where a secret is to be found.
     Secret,
+    /// How a cell's certificate is judged.
+    Tls,
 }
 
 /// One key of the format.

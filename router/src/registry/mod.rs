@@ -29,7 +29,7 @@ mod table;
 mod tests;
 
 pub use self::cell::{
-    Admission, Cell, Identity, Limits, PathRule, Placement, Replay, SecretSource,
+    Admission, Cell, Identity, Limits, PathRule, Placement, Replay, SecretSource, Tls, TrustSource,
 };
 pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};

@@ -28,6 +28,7 @@ pub fn schema() -> String {
             "defaults": object(Scope::Defaults),
             "path": Value::Object(required(object(Scope::Path), Key::Prefix)),
             "secret": Value::Object(exactly_one(object(Scope::Secret), Key::Env, Key::File)),
+            "tls": Value::Object(exactly_one(object(Scope::Tls), Key::Ca, Key::Pin)),
         }),
     );
     let mut text = format!("{:#}", Value::Object(root));
@@ -130,6 +131,7 @@ fn typed(kind: Kind) -> Map<String, Value> {
             {"$ref": "#/$defs/path"},
         ]})),
         Kind::Object(Scope::Secret) => json!({"$ref": "#/$defs/secret"}),
+        Kind::Object(Scope::Tls) => json!({"$ref": "#/$defs/tls"}),
         Kind::Object(_) => json!({"$ref": "#/$defs/defaults"}),
         Kind::Cells => json!({
             "type": "object",

@@ -8,6 +8,7 @@ use super::lists::{read_host_rules, read_path_rules};
 use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
 use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
+use super::tls::{self, read_tls};
 use crate::registry::cell::{Admission, Cell, Identity, Limits, PathRule, Replay, ReplayKind};
 use crate::registry::fields::{Key, Scope};
 use crate::registry::host::HostRule;
@@ -34,6 +35,7 @@ pub(super) struct Defaults<'t> {
     limits: Arc<Limits>,
     ready_path: Arc<str>,
     secret: Option<Template>,
+    tls: Option<tls::Template>,
     /// Every app that has been named, so that equal names share one allocation.
     pub(super) apps: HashSet<AppName>,
 }
@@ -54,6 +56,7 @@ impl<'t> Defaults<'t> {
             limits: Arc::new(limits(&settings, &nothing)),
             ready_path: read_ready_path(&settings, place, &built_in, report),
             secret: read_secret(&settings, place, report),
+            tls: read_tls(&settings, place, report),
             settings,
             apps,
         }
@@ -89,6 +92,7 @@ pub(super) fn read_entry<'t>(
     let ready_path = read_ready_path(&own, place, &defaults.ready_path, report);
     let own_secret = read_secret(&own, place, report);
     let identity = read_identity(&own, key, place, &defaults.settings, report);
+    let own_tls = read_tls(&own, place, report);
     let hosts = read_host_rules(&own, place, report);
     let paths = read_path_rules(&own, place, report);
     let good = report.count() == before;
@@ -104,6 +108,10 @@ pub(super) fn read_entry<'t>(
                 .or(defaults.secret.as_ref())
                 .map(|template| template.for_cell(name)),
             identity,
+            tls: own_tls
+                .as_ref()
+                .or(defaults.tls.as_ref())
+                .map(|template| template.for_cell(name)),
             ready_path,
             may_replay: own
                 .flag(Key::MayReplay)

@@ -10,6 +10,7 @@ mod object;
 mod placement;
 mod secret;
 mod syntax;
+mod tls;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -272,6 +272,7 @@ fn belongs(scopes: &[Scope]) -> &'static str {
         Some(Scope::Cell) => "to a cell, in cells",
         Some(Scope::Path) => "to an item of paths",
         Some(Scope::Secret) => "into secret",
+        Some(Scope::Tls) => "into tls",
         Some(Scope::Root) | None => "to the file's outermost object",
     }
 }

@@ -53,6 +53,13 @@ refused! {
 
     challenge_without_a_secret: cells(r#""a": {"address": "h:1", "identity": "challenge"}"#) => "$.cells.a.identity", "it has no secret to answer with; give it a \"secret\"";
     challenge_for_all_and_one_without_a_secret: root(r#""defaults": {"identity": "challenge"}, "cells": {"a": {"address": "h:1"}}"#) => "$.cells.a.identity", "it has no secret";
+    tls_without_a_trust: cells(r#""a": {"address": "h:1", "tls": {}}"#) => "$.cells.a.tls", "not said which certificate is the cell's";
+    tls_with_both: cells(&format!(r#""a": {{"address": "h:1", "tls": {{"ca": "x", "pin": "sha256:{}"}}}}"#, "0".repeat(64))) => "$.cells.a.tls.pin", "both ca and pin";
+    tls_with_a_short_pin: cells(r#""a": {"address": "h:1", "tls": {"pin": "sha256:00"}}"#) => "$.cells.a.tls.pin", "this is no pin; write sha256:";
+    tls_with_a_pin_of_another_kind: cells(&format!(r#""a": {{"address": "h:1", "tls": {{"pin": "sha512:{}"}}}}"#, "0".repeat(64))) => "$.cells.a.tls.pin", "this is no pin";
+    tls_with_an_empty_ca: cells(r#""a": {"address": "h:1", "tls": {"ca": ""}}"#) => "$.cells.a.tls.ca", "no path of a file";
+    tls_with_a_bad_name: cells(r#""a": {"address": "h:1", "tls": {"ca": "x", "name": "a b"}}"#) => "$.cells.a.tls.name", "";
+    tls_with_a_secret_key: cells(r#""a": {"address": "h:1", "tls": {"ca": "x", "env": "X"}}"#) => "$.cells.a.tls.env", "env belongs into secret";
     unknown_identity: cells(r#""a": {"address": "h:1", "identity": "chalenge"}"#) => "$.cells.a.identity", "did you mean \"challenge\"?";
 
     unknown_key: root(r#""cells": {}, "colour": 1"#) => "$.colour", "the keys here are $schema, version, domain";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry;
-use crate::registry::{Admission, Identity, Placement, Replay, SecretSource};
+use crate::registry::{Admission, Identity, Placement, Replay, SecretSource, TrustSource};
 
 const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
 
@@ -230,4 +230,24 @@ fn a_cell_proves_who_it_is_where_it_has_a_secret_and_may() {
         let own = [r#""address": "h:1""#, own].join(if own.is_empty() { "" } else { ", " });
         assert_eq!(cell(defaults, &own).identity, expected, "{defaults} {own}");
     }
+}
+
+#[test]
+fn a_certificate_is_judged_by_a_file_or_a_pin_for_each_cell() {
+    let tls = |defaults: &str, own: &str| {
+        let own = [r#""address": "h:1""#, own].join(if own.is_empty() { "" } else { ", " });
+        let tls = cell(defaults, &own).tls?;
+        Some((tls.trust, tls.name.map(String::from)))
+    };
+    assert_eq!(tls("", ""), None);
+    let defaults = r#""tls": {"ca": "ca/{cell}.pem", "name": "{cell}.internal"}"#;
+    let file = TrustSource::Authorities("ca/my-cell.pem".to_owned());
+    assert_eq!(
+        tls(defaults, ""),
+        Some((file, Some("my-cell.internal".to_owned())))
+    );
+    let pin = format!(r#""tls": {{"pin": "sha256:0a{}Fb"}}"#, "00".repeat(30));
+    let mut sum = [0; 32];
+    (sum[0], sum[31]) = (0x0a, 0xfb);
+    assert_eq!(tls(defaults, &pin), Some((TrustSource::Key(sum), None)));
 }

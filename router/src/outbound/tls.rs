@@ -1,0 +1,80 @@
+//! TLS to a cell: what comes over the socket is not believed before the certificate is.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::dial::private_name;
+use crate::live::trust::Trust;
+use crate::registry::{Cell, Placement, Tls};
+
+/// Why there is no TLS with the cell. Not a byte of a request has been sent.
+#[derive(Debug)]
+pub enum TlsError {
+    /// Nothing was read of what its certificate must be.
+    Untold,
+    /// The name to ask for is none.
+    Name(String),
+    /// The handshake failed: most often, the certificate is not the one that the cell's entry asks for.
+    Handshake(io::Error),
+    /// The handshake did not end in the time that connecting may take.
+    TimedOut(Duration),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untold => f.write_str("it is not known what its certificate must be"),
+            Self::Name(name) => write!(f, "{name:?} is no name for TLS"),
+            Self::Handshake(_) => f.write_str("the TLS handshake failed"),
+            Self::TimedOut(after) => {
+                write!(f, "no TLS handshake in {} ms", after.as_millis())
+            }
+        }
+    }
+}
+
+impl std::error::Error for TlsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Handshake(error) => Some(error),
+            Self::Untold | Self::Name(_) | Self::TimedOut(_) => None,
+        }
+    }
+}
+
+/// Speaks TLS on a fresh socket, within the time that connecting to the cell may take. Cancel safe.
+///
+/// # Errors
+/// `TlsError`.
+pub async fn secure(
+    socket: TcpStream,
+    cell: &Cell,
+    tls: &Tls,
+    trust: Option<&Trust>,
+) -> Result<TlsStream<TcpStream>, TlsError> {
+    let trust = trust.ok_or(TlsError::Untold)?;
+    let name = name_of(cell, tls);
+    let server = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))?;
+    let patience = cell.limits.connect_timeout;
+    let handshake = TlsConnector::from(trust.config()).connect(server, socket);
+    timeout(patience, handshake)
+        .await
+        .map_err(|_| TlsError::TimedOut(patience))?
+        .map_err(TlsError::Handshake)
+}
+
+/// The name that is asked for, and that the certificate must be for.
+fn name_of(cell: &Cell, tls: &Tls) -> String {
+    match (&tls.name, &cell.placement) {
+        (Some(name), _) => name.to_string(),
+        (None, Placement::Address { host, .. }) => host.to_string(),
+        (None, Placement::Machine { .. }) => private_name(cell).trim_end_matches('.').to_owned(),
+    }
+}
