@@ -205,6 +205,14 @@ impl Raw {
         self.0.shutdown().await
     }
 
+    /// Breaks the connection off by a reset.
+    ///
+    /// # Errors
+    /// The system refuses to.
+    pub fn reset(self) -> std::io::Result<()> {
+        socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO))
+    }
+
     /// Reads one line, without its end.
     ///
     /// # Errors

@@ -20,4 +20,5 @@ mod scene;
 mod stream;
 mod takeover;
 mod tls;
+mod tunnel;
 mod wake;

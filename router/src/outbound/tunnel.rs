@@ -1,5 +1,6 @@
 //! Upgraded connections: bytes both ways until one side ends, the tunnel idles, or the router stops.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -43,15 +44,18 @@ pub async fn run(
             return;
         }
     };
+    let broke = Cell::new(Ending::Running);
     let mut client = Counted {
         io: downstream,
         record: &record,
         from_client: true,
+        broke: &broke,
     };
     let mut cell = Counted {
         io: TokioIo::new(upstream),
         record: &record,
         from_client: false,
+        broke: &broke,
     };
     let relay = tokio::io::copy_bidirectional_with_sizes(
         &mut client,
@@ -61,7 +65,7 @@ pub async fn run(
     );
     tokio::select! {
         ended = relay => {
-            let ending = if ended.is_ok() { Ending::Complete } else { Ending::ClientGone };
+            let ending = if ended.is_ok() { Ending::Complete } else { broke.get() };
             record.request_ended.set(ending);
             record.response_ended.set(ending);
             if let Err(error) = ended {
@@ -93,6 +97,21 @@ struct Counted<'a, I> {
     io: I,
     record: &'a Record,
     from_client: bool,
+    /// Which side broke, as the ending that it makes.
+    broke: &'a Cell<Ending>,
+}
+
+impl<I> Counted<'_, I> {
+    fn watch<T>(&self, polled: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
+        if let Poll::Ready(Err(_)) = &polled {
+            self.broke.set(if self.from_client {
+                Ending::ClientGone
+            } else {
+                Ending::CellCut
+            });
+        }
+        polled
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Counted<'_, I> {
@@ -103,7 +122,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<'_, I> {
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        let read = Pin::new(&mut this.io).poll_read(context, buffer);
+        ready!(this.watch(read))?;
         let counter = if this.from_client {
             &this.record.bytes_in
         } else {
@@ -121,14 +141,20 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<'_, I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(context, bytes);
+        this.watch(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(context);
+        this.watch(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.io).poll_shutdown(context);
+        this.watch(shut)
     }
 }
