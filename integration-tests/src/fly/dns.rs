@@ -71,8 +71,10 @@ fn records(platform: &Platform, query: &Query) -> Option<Vec<Record>> {
         return None;
     }
     let wanted = query.query_type() == RecordType::AAAA;
-    let address = RData::AAAA(rdata::AAAA(super::private_address()));
-    let one = |_| Record::from_rdata(query.name().clone(), TTL_SECS, address.clone());
+    let one = |machine: Arc<Machine>| {
+        let address = RData::AAAA(rdata::AAAA(machine.private_ip()));
+        Record::from_rdata(query.name().clone(), TTL_SECS, address)
+    };
     Some(
         found
             .into_iter()

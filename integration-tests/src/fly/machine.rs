@@ -1,16 +1,17 @@
-//! Owns machines: their states, and the `cell-app` process that runs while one is started.
+//! Owns machines: their states, and what runs while one is started: a `cell-app` process, or a [`Guest`].
 //!
 //! A machine's port is its own for its whole life: a bound socket that does not listen keeps it reserved, so that a
 //! stopped machine refuses connections and no other process gets the port.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -149,9 +150,26 @@ pub(crate) struct Config {
     pub(crate) lease: Option<(String, Duration)>,
 }
 
+/// What runs in a machine without a process of its own. It is called within the platform's runtime.
+pub trait Guest: Send + Sync {
+    /// Where it listens while it runs; may be another address after each start.
+    fn address(&self) -> SocketAddr;
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    fn boot(&self) -> BoxFuture<'_, std::io::Result<()>>;
+    /// Stops to listen and lets go of its connections.
+    fn halt(&self);
+    /// Freezes, or goes on: its sockets stay, and nobody answers on them.
+    fn freeze(&self, frozen: bool);
+}
+
 enum Body {
     /// Someone else runs it.
     Static,
+    /// A part of this process.
+    Guest(Arc<dyn Guest>),
     /// A child process, present while started or suspended; `None` for good once `closed`.
     Process {
         running: Option<Process>,
@@ -191,6 +209,15 @@ pub(crate) fn reserve_port() -> std::io::Result<(Socket, SocketAddr)> {
     Ok((socket, address))
 }
 
+/// An address of the loopback interface as one of the private network, which answers with AAAA records only
+/// (fly-platform 2).
+fn mapped(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
 impl Machine {
     /// A new machine, stopped; with `address`, one that someone else runs.
     pub(crate) fn new(
@@ -213,14 +240,32 @@ impl Machine {
                 )
             }
         };
-        Ok(Self {
+        Ok(Self::made(spec, region, reservation, bound, state, body))
+    }
+
+    /// A new machine in which `guest` runs, stopped.
+    pub(crate) fn with_guest(spec: MachineSpec, region: &str, guest: Arc<dyn Guest>) -> Self {
+        let address = guest.address();
+        let body = Body::Guest(guest);
+        Self::made(spec, region, None, address, State::Stopped, body)
+    }
+
+    fn made(
+        spec: MachineSpec,
+        region: &str,
+        reservation: Option<Socket>,
+        bound: SocketAddr,
+        state: State,
+        body: Body,
+    ) -> Self {
+        Self {
             app: spec.app.clone(),
             id: spec.id.clone().unwrap_or_else(super::fresh_id),
             region: spec.region.clone().unwrap_or_else(|| region.to_owned()),
             address: bound,
             _reservation: reservation,
             state: watch::Sender::new(state),
-            listening: watch::Sender::new(address.is_some()),
+            listening: watch::Sender::new(state == State::Started),
             config: Mutex::new(Config {
                 env: spec.env.clone(),
                 autostart: spec.autostart,
@@ -237,12 +282,27 @@ impl Machine {
             load: AtomicUsize::new(0),
             launches: watch::Sender::new(0),
             crashes: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// Where it listens while it is started.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        match &*lock(&self.body) {
+            Body::Guest(guest) => guest.address(),
+            Body::Static | Body::Process { .. } => self.address,
+        }
+    }
+
+    /// Its address on the private network.
+    pub(crate) fn private_ip(&self) -> Ipv6Addr {
+        mapped(self.address().ip())
+    }
+
+    fn guest(&self) -> Option<Arc<dyn Guest>> {
+        match &*lock(&self.body) {
+            Body::Guest(guest) => Some(Arc::clone(guest)),
+            Body::Static | Body::Process { .. } => None,
+        }
     }
 
     /// Its state now.
@@ -298,7 +358,7 @@ impl Machine {
                 running: Some(process),
                 ..
             } => Some(look(process)),
-            Body::Process { running: None, .. } | Body::Static => None,
+            Body::Process { running: None, .. } | Body::Static | Body::Guest(_) => None,
         }
     }
 
@@ -339,13 +399,33 @@ impl Machine {
                 machine.state.send_replace(before);
             } else if before == State::Suspended {
                 machine.with_process(|process| process.signal(Signal::CONT));
+                if let Some(guest) = machine.guest() {
+                    guest.freeze(false);
+                }
                 machine.state.send_replace(State::Started);
             } else {
                 platform.faults.end_stale(&machine.id).await;
-                machine.launch(&platform);
+                match machine.guest() {
+                    Some(guest) => machine.boot(&*guest, &platform).await,
+                    None => machine.launch(&platform),
+                }
             }
         });
         Ok(())
+    }
+
+    async fn boot(&self, guest: &dyn Guest, platform: &Platform) {
+        self.launches.send_modify(|launches| *launches += 1);
+        match guest.boot().await {
+            Ok(()) => {
+                self.listening.send_replace(true);
+                self.state.send_replace(State::Started);
+            }
+            Err(error) => {
+                platform.violation(format!("machine {} cannot be launched: {error}", self.id));
+                self.state.send_replace(State::Stopped);
+            }
+        }
     }
 
     fn launch(self: &Arc<Self>, platform: &Arc<Platform>) {
@@ -439,7 +519,7 @@ impl Machine {
             .env("FLY_MACHINE_ID", &self.id)
             .env("FLY_ALLOC_ID", &self.id)
             .env("FLY_REGION", &self.region)
-            .env("FLY_PRIVATE_IP", super::private_address().to_string());
+            .env("FLY_PRIVATE_IP", mapped(self.address.ip()).to_string());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -472,6 +552,10 @@ impl Machine {
 
     /// The second half of [`Machine::stop`].
     pub(crate) async fn finish_stop(&self, before: State) {
+        if let Some(guest) = self.guest() {
+            guest.halt();
+            self.listening.send_replace(false);
+        }
         let ended = self.with_process(|process| {
             // fly-platform 3.5: a stop throws the snapshot of a suspended machine away.
             let signal = if before == State::Suspended {
@@ -499,6 +583,9 @@ impl Machine {
     pub(crate) fn suspend(&self) -> Result<(), Refused> {
         self.pass(&[State::Started], State::Suspending)?;
         self.with_process(|process| process.signal(Signal::STOP));
+        if let Some(guest) = self.guest() {
+            guest.freeze(true);
+        }
         self.state.send_replace(State::Suspended);
         Ok(())
     }
@@ -515,6 +602,10 @@ impl Machine {
             Body::Process { running, closed } => {
                 *closed = true;
                 running.take()
+            }
+            Body::Guest(guest) => {
+                guest.halt();
+                None
             }
             Body::Static => None,
         };
@@ -544,8 +635,7 @@ impl Machine {
         json!({
             "id": self.id, "name": self.name(), "state": self.state().name(), "region": self.region,
             "instance_id": config.instance_id(),
-            // One machine, one loopback: an IPv4-mapped address stands for the private one.
-            "private_ip": super::private_address().to_string(),
+            "private_ip": self.private_ip().to_string(),
             "config": written, "host_status": "ok",
             "events": [],
         })

@@ -11,7 +11,7 @@ pub mod machine;
 mod machines_api;
 mod platform;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,11 @@ use tokio::task::JoinSet;
 
 pub use edge::{Delivery, FailureReason, Kind};
 pub use faults::{Faults, Gate};
-pub use machine::{Machine, MachineSpec, State};
+pub use machine::{Guest, Machine, MachineSpec, State};
 pub use platform::Action;
 use platform::Platform;
 
 use crate::process::{Echo, lock};
-
-/// The private address of every machine: the loopback interface, as IPv4-mapped IPv6 because the private network
-/// answers with AAAA records only (fly-platform 2).
-pub(crate) fn private_address() -> Ipv6Addr {
-    Ipv4Addr::LOCALHOST.to_ipv6_mapped()
-}
 
 /// 14 hex digits that were not handed out before in this process (fly-platform 3.1).
 pub(crate) fn fresh_id() -> String {
@@ -149,6 +143,13 @@ impl Fly {
         Ok(machine)
     }
 
+    /// Creates a machine, stopped, in which a part of this process runs.
+    pub fn guest(&self, spec: MachineSpec, guest: Arc<dyn Guest>) -> Arc<Machine> {
+        let machine = Arc::new(Machine::with_guest(spec, &self.platform.region, guest));
+        self.platform.add_machine(Arc::clone(&machine));
+        machine
+    }
+
     /// Adds a machine that someone else runs at `address`; it is always started.
     ///
     /// # Errors
@@ -204,6 +205,11 @@ impl Fly {
     /// Base URL of the Machines API, without `/v1`.
     pub fn api_url(&self) -> String {
         format!("http://{}", self.api)
+    }
+
+    /// Address of the Machines API.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api
     }
 
     /// Token that the Machines API accepts.
@@ -302,6 +308,11 @@ impl Fly {
     /// Every delivery that the edge made so far, in order.
     pub fn deliveries(&self) -> Vec<Delivery> {
         lock(&self.platform.deliveries).clone()
+    }
+
+    /// As [`Fly::deliveries`], and forgets them.
+    pub fn take_deliveries(&self) -> Vec<Delivery> {
+        std::mem::take(&mut lock(&self.platform.deliveries))
     }
 
     /// What broke a rule so far without failing a request, in words: cache orders that the rules exclude.

@@ -181,7 +181,11 @@ async fn connect(
         }
         match machine.state() {
             State::Started => {
-                if let Ok(stream) = TcpStream::connect(machine.address()).await {
+                let address = machine.address();
+                if let Ok(stream) = TcpStream::connect(address).await
+                    // The edge never takes another machine for this one, whoever has its address now.
+                    && machine.address() == address
+                {
                     return Ok(stream);
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
