@@ -7,6 +7,7 @@ pub mod fly;
 pub mod process;
 mod router;
 mod scripted;
+pub mod soak;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};

@@ -1,0 +1,95 @@
+//! What must never happen, and what was found of it.
+
+use std::collections::BTreeMap;
+
+/// Breaches of a rule that are kept in words; the rest are counted.
+const KEPT: usize = 4;
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    WrongCell,
+    Altered,
+    CutUploadWhole,
+    CutAnswerWhole,
+    Doubled,
+    Mixed,
+    Unseen,
+    Unrequested,
+    Stuck,
+    Disturbed,
+    WrongBlame,
+    Refused,
+    Panic,
+    Platform,
+    InFlight,
+    Connections,
+    Memory,
+    Isolation,
+}
+
+impl Rule {
+    /// Every rule with its words.
+    pub(crate) const ALL: [(Self, &'static str); 18] = [
+        (
+            Self::WrongCell,
+            "no request, and no byte, at a cell that it is not for",
+        ),
+        (Self::Altered, "no byte changed on the way"),
+        (Self::CutUploadWhole, "no cut upload taken for a whole one"),
+        (Self::CutAnswerWhole, "no cut answer taken for a whole one"),
+        (
+            Self::Doubled,
+            "no request doubled but idempotent ones without a body",
+        ),
+        (Self::Mixed, "no answer of another request or cell"),
+        (Self::Unseen, "no success that no cell gave"),
+        (Self::Unrequested, "no request at a cell that nobody sent"),
+        (Self::Stuck, "no request outlives every time-out"),
+        (Self::Disturbed, "no failure at a cell without faults"),
+        (
+            Self::WrongBlame,
+            "no failure blamed on the wrong side in the access log",
+        ),
+        (Self::Refused, "no connection refused by the router"),
+        (Self::Panic, "no panic and no unasked end of the router"),
+        (Self::Platform, "no rule of the platform broken"),
+        (
+            Self::InFlight,
+            "no request counted as in flight when all is over",
+        ),
+        (
+            Self::Connections,
+            "no connection left open when all is over",
+        ),
+        (Self::Memory, "memory flat"),
+        (
+            Self::Isolation,
+            "ill cells raise no other cell's p99 by over a tenth",
+        ),
+    ];
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Breaches(BTreeMap<Rule, (usize, Vec<String>)>);
+
+impl Breaches {
+    pub(crate) fn add(&mut self, rule: Rule, what: String) {
+        let (count, kept) = self.0.entry(rule).or_default();
+        *count += 1;
+        if kept.len() < KEPT {
+            kept.push(what);
+        }
+    }
+
+    pub(crate) fn of(&self, rule: Rule) -> (usize, &[String]) {
+        self.0
+            .get(&rule)
+            .map_or((0, &[]), |(count, kept)| (*count, kept))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.values().map(|(count, _)| count).sum()
+    }
+}
