@@ -270,8 +270,24 @@ fn uri(target: Bytes) -> Result<Uri, Fault> {
     }
     match uri.authority() {
         Some(authority) if authority.as_str().contains('@') => Err(Fault::Target),
-        Some(_) | None => Ok(uri),
+        Some(_) => with_path(uri),
+        None => Ok(uri),
     }
+}
+
+/// An absolute URI with a path: `http://a?b` has none, which means `/` (RFC 9112 section 3.2.1).
+fn with_path(uri: Uri) -> Result<Uri, Fault> {
+    let Some(query) = uri
+        .path_and_query()
+        .map(http::uri::PathAndQuery::as_str)
+        .filter(|target| target.starts_with('?'))
+    else {
+        return Ok(uri);
+    };
+    let target = format!("/{query}");
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(target.parse().map_err(|_| Fault::Target)?);
+    Uri::from_parts(parts).map_err(|_| Fault::Target)
 }
 
 /// Header lines from `from` to the empty line.
@@ -476,6 +492,18 @@ mod tests {
             "PROPFIND / HTTP/1.0",
         ] {
             assert!(first(line).is_ok(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_has_a_path() {
+        for (line, target) in [
+            ("GET http://a HTTP/1.1", "/"),
+            ("GET http://a?b=/c HTTP/1.1", "/?b=/c"),
+            ("GET http://a/b?c HTTP/1.1", "/b?c"),
+        ] {
+            let head = first(line).unwrap();
+            assert_eq!(head.parts.uri.path_and_query().unwrap(), target, "{line}");
         }
     }
 
