@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{CELL_NAME, CELL_SIGNATURE, X_REQUEST_ID, fly};
+use super::{CELL_NAME, CELL_SIGNATURE, X_REQUEST_ID, fly, hop_by_hop};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -74,10 +74,45 @@ pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
     peer.trusted.then(given).flatten()
 }
 
+/// What no trailer may say, for it frames, routes, controls or authenticates a message, or says of what kind its body
+/// is (RFC 9110 section 6.5.1).
+const HEAD_ONLY: [HeaderName; 26] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PRAGMA,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::RANGE,
+    header::SET_COOKIE,
+    header::TE,
+    header::TRAILER,
+    header::VARY,
+    header::VIA,
+    header::WWW_AUTHENTICATE,
+];
+
 /// Removes from trailers what a head may not say, or is not believed to: some readers merge the two (RFC 9110 section
 /// 6.5.1).
 pub fn silence_trailers(trailers: &mut HeaderMap) {
-    remove(trailers, |name| is_claim(&name.replace('_', "-")));
+    hop_by_hop::strip(trailers);
+    remove(trailers, |name| {
+        let name = name.replace('_', "-");
+        is_claim(&name) || HEAD_ONLY.iter().any(|only| only.as_str() == name)
+    });
 }
 
 /// Removes claims in disguise. Programs that get fields as `HTTP_X_REAL_IP` (RFC 3875 section 4.1.18) cannot tell
@@ -268,7 +303,17 @@ mod tests {
         let mut trailers = headers(&CLAIMS);
         trailers.insert("cell_name", HeaderValue::from_static("bob"));
         trailers.insert("fly-replay", HeaderValue::from_static("app=x"));
-        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        for (name, value) in [
+            ("x-sum", "1"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("cookie", "a=b"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "1"),
+        ] {
+            trailers.insert(name, HeaderValue::from_static(value));
+        }
         silence_trailers(&mut trailers);
         assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     }
