@@ -2,6 +2,7 @@
 //!
 //! Everything listens on the loopback interface, on a free port, and ends when its value is dropped.
 
+pub mod behaviours;
 pub mod client;
 pub mod fly;
 pub mod process;

@@ -5,6 +5,7 @@
 )]
 
 mod abuse;
+mod behaviours;
 mod cell_tls;
 mod check;
 mod drain;

@@ -1,0 +1,190 @@
+//! The proxies that are compared, each before the same cells: the router, nginx and HAProxy.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
+
+use crate::process::Process;
+use crate::{Router, RouterOptions};
+
+/// How long a proxy may take to listen.
+const START: Duration = Duration::from_secs(10);
+
+/// The host of the case of this number.
+pub fn host(number: usize) -> String {
+    format!("c{number}.example.com")
+}
+
+/// The router before these cells, one for each case in turn.
+pub async fn router(cells: &[SocketAddr], binary: Option<PathBuf>) -> Router {
+    let entries: Map<_, _> = cells
+        .iter()
+        .enumerate()
+        .map(|(number, cell)| {
+            let entry = json!({ "address": cell.to_string() });
+            (format!("c{number}"), entry)
+        })
+        .collect();
+    let registry = json!({ "version": 1, "domain": "example.com", "cells": entries });
+    let mut options = RouterOptions::new(registry.to_string()).args(["--workers", "1"]);
+    options.binary = binary;
+    Router::start(options).await
+}
+
+/// A running proxy of another make; killed on drop.
+#[derive(Debug)]
+pub struct Other {
+    /// Its version, as it says it.
+    pub version: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    _process: Process,
+    _folder: TempDir,
+}
+
+/// nginx before these cells.
+///
+/// # Errors
+/// It is not installed, or does not listen.
+pub async fn nginx(cells: &[SocketAddr]) -> io::Result<Other> {
+    let said = Command::new("nginx").arg("-v").output()?;
+    let version = first_line(&said).replace("nginx version: ", "");
+    let (folder, address) = (tempfile::tempdir()?, free()?);
+    let mut servers = String::new();
+    for (number, cell) in cells.iter().enumerate() {
+        let host = host(number);
+        let _ = write!(
+            servers,
+            "  upstream c{number} {{ server {cell}; keepalive 8; }}
+  server {{ listen {address}; server_name {host}; location / {{ proxy_pass http://c{number}; }} }}
+"
+        );
+    }
+    let text = format!(
+        "daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  client_body_temp_path body; proxy_temp_path proxied; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  server_names_hash_max_size 8192;
+  client_max_body_size 0;
+  proxy_request_buffering off;
+  proxy_http_version 1.1;
+  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+  proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection $connection_upgrade;
+  server {{ listen {address} default_server; return 404; }}
+{servers}}}
+"
+    );
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, text)?;
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
+    command.args(["-e", "stderr"]);
+    start("nginx", command, version, address, folder).await
+}
+
+/// HAProxy before these cells.
+///
+/// # Errors
+/// It is not installed, or does not listen.
+pub async fn haproxy(cells: &[SocketAddr]) -> io::Result<Other> {
+    let said = Command::new("haproxy").arg("-v").output()?;
+    let version = first_line(&said)
+        .split(" - ")
+        .next()
+        .unwrap_or_default()
+        .replace("HAProxy version ", "haproxy/");
+    let (folder, address) = (tempfile::tempdir()?, free()?);
+    let (mut backends, mut map) = (String::new(), String::new());
+    for (number, cell) in cells.iter().enumerate() {
+        let _ = write!(backends, "backend c{number}\n  server cell {cell}\n");
+        let _ = writeln!(map, "{} c{number}", host(number));
+    }
+    let hosts = folder.path().join("hosts.map");
+    std::fs::write(&hosts, map)?;
+    let text = format!(
+        "global
+  nbthread 1
+  maxconn 4096
+defaults
+  mode http
+  option forwardfor
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-request 60s
+  timeout http-keep-alive 60s
+frontend front
+  bind {address}
+  use_backend %[req.hdr(host),field(1,:),lower,map({hosts},nobody)]
+  default_backend nobody
+backend nobody
+  http-request return status 404
+{backends}",
+        hosts = hosts.display()
+    );
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, text)?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file);
+    start("haproxy", command, version, address, folder).await
+}
+
+async fn start(
+    name: &str,
+    mut command: Command,
+    version: String,
+    address: SocketAddr,
+    folder: TempDir,
+) -> io::Result<Other> {
+    let process = Process::spawn(name, &mut command, None)?;
+    let listening = async {
+        let mut looks = interval(Duration::from_millis(20));
+        while TcpStream::connect(address).await.is_err() {
+            looks.tick().await;
+        }
+    };
+    if timeout(START, listening).await.is_err() {
+        let said = process.stderr.all().join("\n");
+        return Err(io::Error::other(format!("{name} does not listen: {said}")));
+    }
+    Ok(Other {
+        version,
+        address,
+        _process: process,
+        _folder: folder,
+    })
+}
+
+/// An address that nobody listens at.
+fn free() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn first_line(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// The release build of the router beside the running executable.
+pub fn beside_us() -> io::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    Ok(here.parent().unwrap_or(Path::new(".")).join("cell-router"))
+}
