@@ -11,10 +11,10 @@ use http::{Method, Response, StatusCode};
 
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, ReplayKind};
-use crate::http1::Fault;
 use crate::outbound::StreamError;
 use crate::registry::Placement;
 use crate::wire::fly;
+use crate::wire::strict::Fault;
 
 /// The status of a replay instruction. The edge takes any; this one is honest to a client that, by a mistake in the
 /// set-up, gets to see it.
@@ -129,6 +129,7 @@ pub fn fault(fault: Fault) -> Words {
         Fault::HeadTooLarge => "The request's head is too large.",
         Fault::UnknownCoding => "This transfer coding is not known here.",
         Fault::Version => "This version of HTTP is not spoken here.",
+        Fault::Flood => "Too much at once.",
         Fault::RequestLine
         | Fault::Method
         | Fault::Target
@@ -140,7 +141,9 @@ pub fn fault(fault: Fault) -> Words {
         | Fault::LengthAndCoding
         | Fault::TransferEncoding
         | Fault::Chunk
-        | Fault::Trailers => "The request is malformed.",
+        | Fault::Trailers
+        | Fault::Http2Message
+        | Fault::Http2Frames => "The request is malformed.",
     };
     let audience = Audience {
         wanted: Wanted::Text,

@@ -3,8 +3,10 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::Scheme;
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::{Method, Request, Uri, Version};
+
+use crate::wire::strict;
+pub use crate::wire::strict::Fault;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,101 +16,6 @@ pub struct Limits {
     /// Header lines.
     pub lines: usize,
 }
-
-/// What is wrong with a message. Its connection cannot be trusted any further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The first line is no request line (RFC 9112 section 3).
-    RequestLine,
-    /// The method is no token (RFC 9110 section 9.1).
-    Method,
-    /// The target is none of the four forms, or has characters that no URI has (RFC 9112 section 3.2).
-    Target,
-    /// A version of HTTP other than 1.0 and 1.1.
-    Version,
-    /// The first line is longer than a whole head may be.
-    TargetTooLong,
-    /// The head is longer, or has more lines, than it may.
-    HeadTooLarge,
-    /// A line feed without its carriage return, or the reverse (RFC 9112 section 2.2).
-    LineEnd,
-    /// A line folded onto the one before (RFC 9112 section 5.2).
-    Folded,
-    /// A header name that is no token, such as one followed by a space (RFC 9112 section 5.1).
-    HeaderName,
-    /// A control character in a header value (RFC 9110 section 5.5).
-    HeaderValue,
-    /// A `Content-Length` that is no number, or several (RFC 9112 section 6.3).
-    ContentLength,
-    /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 section 6.1).
-    LengthAndCoding,
-    /// A `Transfer-Encoding` that does not frame the message, or on HTTP/1.0 (RFC 9112 section 6.1).
-    TransferEncoding,
-    /// A transfer coding that is not known here.
-    UnknownCoding,
-    /// A chunk's size, extension or end that is malformed (RFC 9112 section 7.1).
-    Chunk,
-    /// Trailers that are malformed or too large.
-    Trailers,
-    /// The head did not come in time.
-    TimedOut,
-}
-
-impl Fault {
-    /// The status that tells a client of it.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
-            Self::RequestLine
-            | Self::Method
-            | Self::Target
-            | Self::LineEnd
-            | Self::Folded
-            | Self::HeaderName
-            | Self::HeaderValue
-            | Self::ContentLength
-            | Self::LengthAndCoding
-            | Self::TransferEncoding
-            | Self::Chunk
-            | Self::Trailers => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// Its name in logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RequestLine => "bad_request_line",
-            Self::Method => "bad_method",
-            Self::Target => "bad_target",
-            Self::Version => "bad_version",
-            Self::TargetTooLong => "target_too_long",
-            Self::HeadTooLarge => "head_too_large",
-            Self::LineEnd => "bad_line_end",
-            Self::Folded => "folded_header",
-            Self::HeaderName => "bad_header_name",
-            Self::HeaderValue => "bad_header_value",
-            Self::ContentLength => "bad_content_length",
-            Self::LengthAndCoding => "length_and_coding",
-            Self::TransferEncoding => "bad_transfer_encoding",
-            Self::UnknownCoding => "unknown_coding",
-            Self::Chunk => "bad_chunk",
-            Self::Trailers => "bad_trailers",
-            Self::TimedOut => "head_timeout",
-        }
-    }
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::error::Error for Fault {}
 
 /// How a message's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,33 +159,19 @@ fn request_line(
     Ok((method, uri(target)?, version))
 }
 
-/// A target in one of its four forms. What a URI may not contain is refused, not repaired; so is a fragment, which is
-/// never sent (RFC 9110 section 7.1), and user information (RFC 9110 section 4.2.4).
+/// A target in one of its four forms.
 fn uri(target: Bytes) -> Result<Uri, Fault> {
-    if !target
-        .iter()
-        .all(|byte| byte.is_ascii_graphic() && *byte != b'#')
-    {
-        return Err(Fault::Target);
-    }
+    strict::target(&target)?;
     let uri = Uri::from_maybe_shared(target).map_err(|_| Fault::Target)?;
-    if let Some(scheme) = uri.scheme()
-        && *scheme != Scheme::HTTP
-        && *scheme != Scheme::HTTPS
-    {
-        return Err(Fault::Target);
-    }
-    match uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => Err(Fault::Target),
-        Some(_) => with_path(uri),
-        None => Ok(uri),
-    }
+    strict::origin(&uri)?;
+    with_path(uri)
 }
 
 /// An absolute URI with a path: `http://a?b` has none, which means `/` (RFC 9112 section 3.2.1).
 fn with_path(uri: Uri) -> Result<Uri, Fault> {
     let Some(query) = uri
-        .path_and_query()
+        .authority()
+        .and(uri.path_and_query())
         .map(http::uri::PathAndQuery::as_str)
         .filter(|target| target.starts_with('?'))
     else {
@@ -349,17 +242,14 @@ pub(super) fn trailers(block: &Bytes, most: usize) -> Result<HeaderMap, Fault> {
 /// RFC 9112 section 6.3, without its leniences.
 fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Fault> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let (coding, length) = (codings.next(), lengths.next());
+    let coding = codings.next();
     if codings.next().is_some() {
         return Err(Fault::TransferEncoding);
     }
-    if lengths.next().is_some() {
-        return Err(Fault::ContentLength);
-    }
-    match (coding, length) {
+    match (coding, strict::content_length(headers)?) {
         (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
-        (None, None) => Ok(Framing::None),
+        (None, None | Some(0)) => Ok(Framing::None),
+        (None, Some(length)) => Ok(Framing::Length(length)),
         (Some(_), None) if version < Version::HTTP_11 => Err(Fault::TransferEncoding),
         (Some(coding), None) => {
             let coding = coding.as_bytes();
@@ -380,18 +270,6 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Fault> {
                 Err(Fault::TransferEncoding)
             }
         }
-        (None, Some(length)) => match length.as_bytes() {
-            [] => Err(Fault::ContentLength),
-            digits if !digits.iter().all(u8::is_ascii_digit) => Err(Fault::ContentLength),
-            digits => {
-                let text = std::str::from_utf8(digits).map_err(|_| Fault::ContentLength)?;
-                match text.parse() {
-                    Ok(0) => Ok(Framing::None),
-                    Ok(length) => Ok(Framing::Length(length)),
-                    Err(_) => Err(Fault::ContentLength),
-                }
-            }
-        },
     }
 }
 

@@ -8,6 +8,7 @@ pub mod forward;
 pub mod hop_by_hop;
 pub mod identity;
 pub mod signature;
+pub mod strict;
 
 use http::HeaderName;
 
