@@ -275,6 +275,13 @@ impl Raw {
         Ok(some)
     }
 
+    /// Whether something has been read already that nobody has taken yet, or can be read at once.
+    pub fn has_some(&mut self) -> bool {
+        use futures_util::FutureExt;
+        let some = self.0.fill_buf().now_or_never();
+        some.is_some_and(|some| some.is_ok_and(|some| !some.is_empty()))
+    }
+
     /// Waits until there is something to read; whether there is, or the connection ended. Cancel safe.
     pub async fn answer_ready(&mut self) -> bool {
         self.0.fill_buf().await.is_ok_and(|some| !some.is_empty())

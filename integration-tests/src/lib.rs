@@ -5,6 +5,7 @@
 pub mod behaviours;
 pub mod client;
 pub mod fly;
+pub mod http2;
 pub mod process;
 mod router;
 mod scripted;

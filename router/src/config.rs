@@ -120,7 +120,7 @@ pub struct Settings {
     /// the first one, in milliseconds; else it gets 408.
     #[arg(long, env = "CELL_ROUTER_HEAD_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub head_timeout_ms: u64,
-    /// Time for which an HTTP/1 connection is kept open between two requests, in milliseconds.
+    /// Time for which a connection is kept open without a request, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_IDLE_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub idle_timeout_ms: u64,
     /// Time in which a client must take something of what is sent to it, in milliseconds; else its connection ends.
@@ -179,7 +179,7 @@ pub struct Config {
     pub workers: usize,
     /// Time for a request's head.
     pub head_timeout: Duration,
-    /// Time for which an HTTP/1 connection is kept open between two requests.
+    /// Time for which a connection is kept open without a request.
     pub idle_timeout: Duration,
     /// Time in which a client must take something of what is sent to it.
     pub client_stall: Duration,

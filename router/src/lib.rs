@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod decision;
 pub mod http1;
+pub mod http2;
 pub mod inbound;
 pub mod live;
 pub mod outbound;

@@ -16,16 +16,16 @@ use crate::account::log::AccessLog;
 use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
-use crate::http1::Fault;
 use crate::live::cells::{Cells, InFlight};
 use crate::live::snapshot::Current;
-use crate::outbound::stream::{self, Destination, Lease, Outgoing, Upstream};
+use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream};
 use crate::outbound::{StreamError, chain, hold, now};
 use crate::registry::{Cell, HostName, Identity};
 use crate::respond::{self, Audience, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
 use crate::wire::signature::{Bound, Keys};
+use crate::wire::strict::Fault;
 use crate::wire::{CELL_SIGNATURE, fly, hop_by_hop};
 
 /// The body of an answer to a client.
@@ -81,14 +81,8 @@ impl Service {
         let audience = Audience::of(&head);
         let answered = match self.decide(&head, &body, peer, audience, &record).await {
             Ok(Ok(course)) => self.stream(head, body, peer, course, &record).await,
-            Ok(Err(words)) => {
-                self.leave(body, &head);
-                Ok(words.map(|words| Body::own(words, Rc::clone(&record))))
-            }
-            Err(failed) => {
-                self.leave(body, &head);
-                Err(failed)
-            }
+            Ok(Err(words)) => Ok(words.map(|words| Body::own(words, Rc::clone(&record)))),
+            Err(failed) => Err(failed),
         };
         let response = answered.unwrap_or_else(|(error, retry_after)| {
             let failure = respond::failure(&error, retry_after, audience);
@@ -104,11 +98,11 @@ impl Service {
     }
 
     /// Answers what is no request, for the reason given. Its connection is of no more use.
-    pub fn refuse(&self, fault: Fault, peer: Peer) -> Response<Body> {
+    pub fn refuse(&self, fault: Fault, version: Version, peer: Peer) -> Response<Body> {
         let opening = Opening {
             id: self.ids.next(),
             client: peer.ip,
-            version: Version::HTTP_11,
+            version,
             method: &Method::from_bytes(b"-").expect("a hyphen is a token"),
             host: "",
             path: "",
@@ -119,14 +113,6 @@ impl Service {
         let response = respond::fault(fault).map(|words| Body::own(words, Rc::clone(&record)));
         record.answered(response.status());
         response
-    }
-
-    /// Has a body that nobody wants read on a little, or else it might take the answer with it. A client that waits
-    /// to be asked for it has not sent it.
-    fn leave(&self, body: Incoming, head: &Parts) {
-        if !body.is_end_stream() && !stream::expects_continue(&head.headers) {
-            body.leave(&self.upstream.leftovers);
-        }
     }
 
     /// Resolves and decides, holding the request while its cell is paused: the way to the cell, or the router's words.
@@ -286,7 +272,7 @@ impl Service {
             .flatten()
             .zip(match &body {
                 Incoming::Http1(body) => Some(body.switched()),
-                Incoming::Stream(_) => None,
+                Incoming::Http2(_) | Incoming::Cell(_) => None,
             });
         let introduction = Introduction {
             cell: to.cell.name.as_str(),

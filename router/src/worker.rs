@@ -5,9 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -25,11 +23,6 @@ use crate::outbound::stream::Upstream;
 use crate::outbound::wake::Waker;
 use crate::service::{Ids, Service};
 use crate::wire::identity::Peer;
-
-/// What is read on of a body that the cell did not want, and for how long: enough for a client to see the answer before
-/// it sees its connection close.
-const LEFTOVER_BYTES: usize = 16 * 1024 * 1024;
-const LEFTOVER_TIME: Duration = Duration::from_secs(5);
 
 /// A listening socket, and whether TLS is spoken on it.
 pub(crate) struct Listener {
@@ -88,14 +81,12 @@ async fn serve(
         permits,
     } = shared;
     let pool = Pool::new(config.pool_size, config.pool_idle);
-    let (leftovers, unread) = mpsc::unbounded_channel();
     let upstream = Upstream {
         pool: Rc::clone(&pool),
         dialer: Dialer::new(&config)?,
         waker,
         cells: Arc::clone(&cells),
         max_held: config.max_held,
-        leftovers,
         signal: signal.clone(),
     };
     let current = Current::new(publisher.subscribe());
@@ -107,7 +98,6 @@ async fn serve(
         log: Rc::clone(&log),
         ids: Ids::default(),
     });
-    spawn_local(read_leftovers(unread));
     spawn_local(async move { log.run().await });
     spawn_local(sweep(pool));
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
@@ -126,7 +116,7 @@ async fn serve(
             let (running, tls) = (signal.enter(), tls.clone());
             let socket = ClientSocket::new(socket, config.client_stall, permit);
             spawn_local(async move {
-                let refuse = |fault| service.refuse(fault, peer);
+                let refuse = |fault, version| service.refuse(fault, version, peer);
                 let handle = |request| {
                     let service = Rc::clone(&service);
                     async move { service.handle(request, peer).await }
@@ -165,24 +155,5 @@ async fn sweep(pool: Rc<Pool>) {
     loop {
         ticks.tick().await;
         pool.sweep();
-    }
-}
-
-/// Reads on what cells did not want, within bounds, so that their answers arrive.
-async fn read_leftovers(mut unread: mpsc::UnboundedReceiver<Incoming>) {
-    while let Some(mut body) = unread.recv().await {
-        spawn_local(async move {
-            let mut left = LEFTOVER_BYTES;
-            let reading = async {
-                while let Some(Ok(frame)) = body.frame().await {
-                    left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
-                    if left == 0 {
-                        break;
-                    }
-                }
-            };
-            // What is not read in time is not read: the connection closes.
-            let _ = timeout(LEFTOVER_TIME, reading).await;
-        });
     }
 }

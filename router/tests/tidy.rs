@@ -13,7 +13,7 @@ const ORDER: [&[&str]; 12] = [
     &["config", "registry"],
     &["wire"],
     &["decision"],
-    &["http1"],
+    &["http1", "http2"],
     &["live"],
     &["account"],
     &["inbound", "outbound", "control"],

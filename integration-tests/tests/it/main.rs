@@ -12,6 +12,8 @@ mod drain;
 mod echo;
 mod explain;
 mod http1;
+mod http2;
+mod http2_abuse;
 mod identity;
 mod limits;
 mod reload;

@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep};
 
 use super::record::{Ending, Record};
-use crate::http1::{self, BodyError};
+use crate::http1;
+use crate::http2;
 use crate::wire::identity;
 
 /// Whose body it is.
@@ -30,17 +32,38 @@ pub enum Side {
 pub enum Incoming {
     /// From a client that speaks HTTP/1.
     Http1(http1::Body),
-    /// From a cell, or from a client that speaks HTTP/2.
-    Stream(hyper::body::Incoming),
+    /// From a client that speaks HTTP/2.
+    Http2(http2::Body),
+    /// From a cell.
+    Cell(hyper::body::Incoming),
 }
 
 impl Incoming {
-    /// Leaves the rest of a request's body to those who read it on a little: somebody has to, for a connection closed
-    /// with unread bytes takes the answer with it (RFC 9112 section 9.6). An HTTP/1 connection sees to it itself.
-    pub fn leave(self, leftovers: &Leftovers) {
-        if let Self::Stream(body) = self {
-            // The receiver is gone only when the worker is: then the connection ends too.
-            let _ = leftovers.send(body);
+    /// A way to send interim answers to the client; none where it knows of none.
+    pub fn interim(&self) -> Option<Interim> {
+        match self {
+            Self::Http1(body) => body.interim().map(Interim::Http1),
+            Self::Http2(body) => Some(Interim::Http2(body.interim())),
+            Self::Cell(_) => None,
+        }
+    }
+}
+
+/// Sends interim answers to a client (RFC 9110 section 15.2).
+#[derive(Debug, Clone)]
+pub enum Interim {
+    /// Over HTTP/1.1.
+    Http1(http1::Interim),
+    /// Over HTTP/2.
+    Http2(http2::Interim),
+}
+
+impl Interim {
+    /// Sends one, unless the final answer is on its way already.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        match self {
+            Self::Http1(client) => client.send(status, headers),
+            Self::Http2(client) => client.send(status, headers),
         }
     }
 }
@@ -55,21 +78,24 @@ impl Body for Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
-            Self::Stream(body) => Pin::new(body).poll_frame(context).map_err(Lost::Stream),
+            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http2),
+            Self::Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Cell),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Stream(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+            Self::Cell(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Stream(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+            Self::Cell(body) => body.size_hint(),
         }
     }
 }
@@ -78,16 +104,19 @@ impl Body for Incoming {
 #[derive(Debug)]
 pub enum Lost {
     /// An HTTP/1 client.
-    Http1(BodyError),
-    /// A cell, or an HTTP/2 client.
-    Stream(hyper::Error),
+    Http1(http1::BodyError),
+    /// An HTTP/2 client.
+    Http2(http2::BodyError),
+    /// A cell.
+    Cell(hyper::Error),
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http1(error) => error.fmt(f),
-            Self::Stream(error) => error.fmt(f),
+            Self::Http2(error) => error.fmt(f),
+            Self::Cell(error) => error.fmt(f),
         }
     }
 }
@@ -96,7 +125,8 @@ impl std::error::Error for Lost {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Http1(error) => error.source(),
-            Self::Stream(error) => error.source(),
+            Self::Http2(error) => error.source(),
+            Self::Cell(error) => error.source(),
         }
     }
 }
@@ -134,9 +164,6 @@ impl std::error::Error for Cut {
     }
 }
 
-/// Where what is left of an HTTP/2 request's body goes when the cell did not want all of it.
-pub type Leftovers = UnboundedSender<hyper::body::Incoming>;
-
 /// What must happen before a body is read for the first time.
 pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -171,7 +198,6 @@ pub struct Relayed<G = ()> {
     record: Rc<Record>,
     demands: Demands,
     gate: Option<Gate>,
-    leftovers: Option<Leftovers>,
     /// How long the sender has been waited for in all, before `waiting`.
     waited: Duration,
     /// Since when the sender has been waited for, and until when it may be silent.
@@ -185,29 +211,18 @@ pub struct Relayed<G = ()> {
 }
 
 impl Relayed {
-    /// The client's body. It is not read before `gate` opens; what nobody
-    /// reads goes to `leftovers`.
+    /// The client's body. It is not read before `gate` opens.
     pub fn request(
         body: Incoming,
         record: Rc<Record>,
         mut demands: Demands,
         gate: Option<Gate>,
-        leftovers: Leftovers,
     ) -> Self {
         if body.size_hint().exact().is_none() {
             // What is made while it is sent, such as one half of a conversation, may be slow.
             demands.rate = 0;
         }
-        Self::new(
-            body,
-            Side::Request,
-            record,
-            demands,
-            gate,
-            Some(leftovers),
-            (),
-            |()| (),
-        )
+        Self::new(body, Side::Request, record, demands, gate, (), |()| ())
     }
 }
 
@@ -220,7 +235,6 @@ impl Relayed {
             record,
             demands: Demands::patience(Duration::MAX),
             gate: None,
-            leftovers: None,
             waited: Duration::ZERO,
             waiting: None,
             deadline: None,
@@ -242,28 +256,22 @@ impl<G> Relayed<G> {
         at_end: fn(G),
     ) -> Self {
         Self::new(
-            Incoming::Stream(body),
+            Incoming::Cell(body),
             Side::Response,
             record,
             Demands::patience(patience),
-            None,
             None,
             guard,
             at_end,
         )
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "private, and called by the two constructors above"
-    )]
     fn new(
         body: Incoming,
         side: Side,
         record: Rc<Record>,
         demands: Demands,
         gate: Option<Gate>,
-        leftovers: Option<Leftovers>,
         guard: G,
         at_end: fn(G),
     ) -> Self {
@@ -276,7 +284,6 @@ impl<G> Relayed<G> {
             record,
             demands,
             gate,
-            leftovers,
             waited: Duration::ZERO,
             waiting: None,
             deadline: None,
@@ -303,7 +310,6 @@ impl<G> Relayed<G> {
     fn complete(&mut self) {
         self.set_ending(Ending::Complete);
         self.whole = true;
-        self.leftovers = None;
         if let Some(guard) = self.guard.take() {
             (self.at_end)(guard);
         }
@@ -325,7 +331,6 @@ impl<G> Relayed<G> {
                 Ending::CellStalled
             }
         });
-        self.leftovers = None;
         self.guard = None;
         cut
     }
@@ -383,9 +388,10 @@ impl<G> Relayed<G> {
 
 impl<G> Drop for Relayed<G> {
     fn drop(&mut self) {
-        if let (Some(body), Some(leftovers)) = (self.body.take(), self.leftovers.take()) {
+        // What is left of it is the client's connection's to deal with.
+        let running = !self.whole && self.record.request_ended.get() == Ending::Running;
+        if self.side == Side::Request && running {
             self.set_ending(Ending::NotWanted);
-            body.leave(&leftovers);
         }
     }
 }
@@ -469,6 +475,22 @@ pub enum Answer<G = ()> {
     Own(http_body_util::Full<Bytes>, Rc<Record>),
     /// The cell's.
     Relayed(Relayed<G>),
+}
+
+/// A body that is told why nobody reads it on.
+pub trait Told {
+    /// Its reader takes nothing of it any more.
+    fn client_stalled(&self);
+}
+
+impl<G> Told for Answer<G> {
+    fn client_stalled(&self) {
+        let record = match self {
+            Self::Own(_, record) => record,
+            Self::Relayed(body) => &body.record,
+        };
+        record.response_ended.set(Ending::ClientStalled);
+    }
 }
 
 impl<G> Answer<G> {

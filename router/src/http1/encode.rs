@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, BytesMut};
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 
 /// Writes a status line and header lines, without the empty line that ends a head. `reason` stands in for the status's
 /// usual phrase.
@@ -34,13 +34,18 @@ pub fn field(write: &mut BytesMut, name: &str, value: &[u8]) {
     write.put_slice(b"\r\n");
 }
 
-/// Writes a `Date` line: now, made once a second (RFC 9110 section 6.6.1).
+/// Writes a `Date` line: now.
 pub fn date(write: &mut BytesMut) {
+    field(write, "date", date_value().as_bytes());
+}
+
+/// Now, made once a second (RFC 9110 section 6.6.1).
+pub fn date_value() -> HeaderValue {
     thread_local! {
-        static DATE: RefCell<(SystemTime, String)> =
-            const { RefCell::new((SystemTime::UNIX_EPOCH, String::new())) };
+        static DATE: RefCell<(SystemTime, HeaderValue)> =
+            const { RefCell::new((SystemTime::UNIX_EPOCH, HeaderValue::from_static(""))) };
     }
-    DATE.with_borrow_mut(|(made, text)| {
+    DATE.with_borrow_mut(|(made, value)| {
         let now = SystemTime::now();
         let old = now
             .duration_since(*made)
@@ -49,8 +54,9 @@ pub fn date(write: &mut BytesMut) {
             let since = now.duration_since(SystemTime::UNIX_EPOCH);
             *made =
                 SystemTime::UNIX_EPOCH + Duration::from_secs(since.unwrap_or_default().as_secs());
-            *text = httpdate::fmt_http_date(now);
+            *value = HeaderValue::from_str(&httpdate::fmt_http_date(now))
+                .expect("a date is visible ASCII");
         }
-        field(write, "date", text.as_bytes());
-    });
+        value.clone()
+    })
 }

@@ -6,6 +6,6 @@ pub mod accept;
 pub mod client;
 pub mod http;
 pub mod http1;
-pub mod prefixed;
+pub mod http2;
 pub mod takeover;
 pub mod tls;

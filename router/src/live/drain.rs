@@ -21,7 +21,7 @@ pub enum Stop {
 
 /// How long after the word to stop a connection on which nothing is asked stays open: what its client is just sending is
 /// answered, as the last thing on it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Tells every worker to stop, and waits for what runs.
 #[derive(Debug)]

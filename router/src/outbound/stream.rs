@@ -19,9 +19,9 @@ use super::socket::Socket;
 use super::tls;
 use super::tunnel;
 use super::wake::Waker;
-use crate::account::body::{Answer, Demands, Gate, Incoming, Leftovers, Relayed};
+use crate::account::body::{Answer, Demands, Gate, Incoming, Interim, Relayed};
 use crate::account::record::{Ending, Record};
-use crate::http1::{Interim, Switched};
+use crate::http1::Switched;
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
 use crate::live::trust::Trust;
@@ -99,8 +99,6 @@ pub struct Upstream {
     pub cells: Arc<Cells>,
     /// The most requests that wait at once.
     pub max_held: usize,
-    /// Where unread bodies go.
-    pub leftovers: Leftovers,
     /// The stop signal, for tunnels.
     pub signal: Signal,
 }
@@ -149,7 +147,6 @@ impl Upstream {
                 rate: limits.min_body_rate,
             },
             gate,
-            self.leftovers.clone(),
         );
 
         let mut connection = self.connection(&to, record).await?;
@@ -373,7 +370,7 @@ fn repeatable(head: &Parts, record: &Record) -> bool {
 }
 
 /// Whether the client waits for a word before it sends its body.
-pub fn expects_continue(headers: &HeaderMap) -> bool {
+fn expects_continue(headers: &HeaderMap) -> bool {
     headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
@@ -392,15 +389,11 @@ struct Heralds {
 
 impl Heralds {
     fn new(head: &mut Parts, body: &Incoming, may_replay: bool) -> Self {
-        let client = match body {
-            Incoming::Http1(body) => body.interim(),
-            Incoming::Stream(_) => None,
-        };
-        let http2 = matches!(body, Incoming::Stream(_));
+        let client = body.interim();
         // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
-        let expects = expects_continue(&head.headers) && (client.is_some() || http2);
+        let expects = expects_continue(&head.headers) && client.is_some();
         let mut said = None;
-        if client.is_some() || expects {
+        if client.is_some() {
             let (sender, receiver) = mpsc::unbounded_channel();
             let mut carrier = Request::new(());
             hyper::ext::on_informational(&mut carrier, move |response| {

@@ -1,0 +1,64 @@
+//! Request heads: what the h2 crate lets through and a front door must not.
+
+use http::request::Parts;
+
+use crate::wire::strict::{self, Fault};
+
+/// Checks a head of which h2 has checked the pseudo-header fields, the spelling of names and the absence of fields that
+/// belong to a connection (RFC 9113 section 8.2); the length that it promises.
+///
+/// # Errors
+/// `HeadTooLarge` for more than `most` lines, `Target`, `HeaderValue`, `ContentLength`.
+pub fn check(head: &Parts, most: usize) -> Result<Option<u64>, Fault> {
+    if head.headers.len() > most {
+        return Err(Fault::HeadTooLarge);
+    }
+    if let Some(target) = head.uri.path_and_query() {
+        strict::target(target.as_str().as_bytes())?;
+    }
+    strict::origin(&head.uri)?;
+    // HTTP/1.1 would take the blanks off: what the router matched were not what the cell sees.
+    if head.headers.values().any(strict::padded) {
+        return Err(Fault::HeaderValue);
+    }
+    strict::content_length(&head.headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(uri: &str, fields: &[(&str, &str)]) -> Result<Option<u64>, Fault> {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap().into_parts().0, 3)
+    }
+
+    #[test]
+    fn heads_are_checked() {
+        for (uri, fields, outcome) in [
+            ("http://a/b?c", &[][..], Ok(None)),
+            ("http://a/", &[("content-length", "5")], Ok(Some(5))),
+            ("http://u@a/", &[], Err(Fault::Target)),
+            ("ftp://a/", &[], Err(Fault::Target)),
+            ("http://a/ä", &[], Err(Fault::Target)),
+            ("http://a/", &[("x", " a")], Err(Fault::HeaderValue)),
+            ("http://a/", &[("x", "a\t")], Err(Fault::HeaderValue)),
+            (
+                "http://a/",
+                &[("content-length", "5"), ("content-length", "5")],
+                Err(Fault::ContentLength),
+            ),
+            ("http://a/", &[("x", "1"), ("x", "2"), ("x", "3")], Ok(None)),
+            (
+                "http://a/",
+                &[("x", "1"), ("x", "2"), ("x", "3"), ("y", "4")],
+                Err(Fault::HeadTooLarge),
+            ),
+        ] {
+            assert_eq!(checked(uri, fields), outcome, "{uri} {fields:?}");
+        }
+    }
+}

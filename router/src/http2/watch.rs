@@ -1,0 +1,269 @@
+//! A client's socket under HTTP/2, with an eye on the frames: what h2 answers by itself would otherwise go unseen.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, Passed, RST_STREAM, Scanner};
+
+/// The code of a reset for a malformed message (RFC 9113 section 7).
+const PROTOCOL_ERROR: u32 = 1;
+/// Bytes of the connection preface (RFC 9113 section 3.4).
+const PREFACE_BYTES: usize = 24;
+/// Frames that ask for nothing (`PING`, `SETTINGS`, `PRIORITY`, `WINDOW_UPDATE`, `RST_STREAM`, empty `DATA`, unknown
+/// ones) which a client may send at once, and more of them each second.
+const NOISE: u32 = 2_000;
+const NOISE_PER_SECOND: u32 = 100;
+/// How many of them are forgiven for a request, for a frame of its body, and for a frame of an answer's body, which
+/// some clients answer with two window updates each.
+const FOR_REQUEST: u32 = 8;
+const FOR_UPLOAD: u32 = 2;
+const FOR_DOWNLOAD: u32 = 8;
+
+/// Requests of which it is remembered that h2 has not handed them on; those before them are forgotten.
+const REMEMBERED: usize = 512;
+
+/// Why h2 has refused a request by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its message is malformed: the stream was reset.
+    Malformed,
+    /// Its head is too large: it was answered.
+    TooLarge,
+}
+
+struct State<I> {
+    io: I,
+    /// What was read before h2 reads.
+    ahead: Bytes,
+    reads: Scanner,
+    writes: Scanner,
+    noise: Budget,
+    seen: Seen,
+}
+
+#[derive(Default)]
+struct Seen {
+    flooded: bool,
+    heard: bool,
+    head_since: Option<Instant>,
+    /// The last stream that the client has opened.
+    last: u32,
+    /// Streams that it has opened, and that h2 has not handed on.
+    opened: VecDeque<u32>,
+    /// What h2 has sent on such streams.
+    refused: Vec<(u32, Refused)>,
+}
+
+impl Seen {
+    fn open(&mut self, stream: u32) {
+        // Trailers open nothing.
+        if stream > self.last {
+            self.last = stream;
+            if self.opened.len() == REMEMBERED {
+                self.opened.pop_front();
+            }
+            self.opened.push_back(stream);
+        }
+    }
+
+    fn refuse(&mut self, stream: u32, why: Refused) {
+        if self.opened.contains(&stream) {
+            self.refused.push((stream, why));
+        }
+    }
+}
+
+/// A socket of which frames are watched. Its clones are the same socket.
+pub struct Watched<I>(Rc<RefCell<State<I>>>);
+
+impl<I> Clone for Watched<I> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<I> fmt::Debug for Watched<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
+
+impl<I> Watched<I> {
+    /// Watches over `io`, from which `ahead`, which begins with the connection preface, has been read already.
+    pub fn new(io: I, ahead: Bytes) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            io,
+            ahead,
+            reads: Scanner::new(PREFACE_BYTES),
+            writes: Scanner::new(0),
+            noise: Budget::new(NOISE, NOISE_PER_SECOND, Instant::now()),
+            seen: Seen::default(),
+        })))
+    }
+
+    /// Whether the client has sent more frames that ask for nothing than it may.
+    pub fn flooded(&self) -> bool {
+        self.0.borrow().seen.flooded
+    }
+
+    /// Since when the client has been sending a head that has not ended yet.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.0.borrow().seen.head_since
+    }
+
+    /// Whether anything has come from the client since this was last asked.
+    pub fn heard(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().seen.heard)
+    }
+
+    /// h2 has handed a stream on.
+    pub fn accepted(&self, stream: u32) {
+        self.0
+            .borrow_mut()
+            .seen
+            .opened
+            .retain(|opened| *opened != stream);
+    }
+
+    /// A request that h2 has refused; each once. To be asked when h2 has handed on all that has come.
+    pub fn refused(&self) -> Option<Refused> {
+        let seen = &mut self.0.borrow_mut().seen;
+        while let Some((stream, why)) = seen.refused.pop() {
+            if let Some(at) = seen.opened.iter().position(|opened| *opened == stream) {
+                seen.opened.remove(at);
+                return Some(why);
+            }
+        }
+        None
+    }
+}
+
+impl<I: AsyncRead + Unpin> Watched<I> {
+    /// Reads on whatever comes, up to so many bytes, and forgets it; ready at the connection's end. Cancel safe.
+    pub async fn swallow(&mut self, mut most: usize) {
+        let mut bytes = [0; 2048];
+        while let Ok(count @ 1..) = self.read(&mut bytes).await
+            && most > 0
+        {
+            most = most.saturating_sub(count);
+        }
+    }
+}
+
+impl<I> State<I> {
+    fn read(&mut self, bytes: &[u8]) {
+        let Self {
+            reads, noise, seen, ..
+        } = self;
+        seen.heard = true;
+        reads.scan(bytes, |passed| match passed {
+            Passed::Began(frame) => match frame.kind {
+                HEADERS => {
+                    noise.earn(FOR_REQUEST);
+                    seen.head_since = Some(Instant::now());
+                }
+                DATA if frame.length > 0 => noise.earn(FOR_UPLOAD),
+                // Bounded by h2, in number and in size.
+                CONTINUATION => {}
+                _ => seen.flooded |= !noise.spend(Instant::now()),
+            },
+            Passed::Ended(frame, _) => {
+                if matches!(frame.kind, HEADERS | CONTINUATION) && frame.flags & END_HEADERS != 0 {
+                    seen.head_since = None;
+                    seen.open(frame.stream);
+                }
+            }
+        });
+    }
+
+    fn written(&mut self, bytes: &[u8]) {
+        let Self {
+            writes,
+            noise,
+            seen,
+            ..
+        } = self;
+        writes.scan(bytes, |passed| match passed {
+            Passed::Began(frame) => match frame.kind {
+                DATA if frame.length > 0 => noise.earn(FOR_DOWNLOAD),
+                HEADERS => seen.refuse(frame.stream, Refused::TooLarge),
+                _ => {}
+            },
+            Passed::Ended(frame, PROTOCOL_ERROR) if frame.kind == RST_STREAM => {
+                seen.refuse(frame.stream, Refused::Malformed);
+            }
+            Passed::Ended(..) => {}
+        });
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let state = &mut *self.0.borrow_mut();
+        let before = buffer.filled().len();
+        if state.ahead.is_empty() {
+            ready!(Pin::new(&mut state.io).poll_read(context, buffer))?;
+        } else {
+            let take = state.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&state.ahead[..take]);
+            state.ahead.advance(take);
+        }
+        state.read(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let state = &mut *self.0.borrow_mut();
+        let written = ready!(Pin::new(&mut state.io).poll_write(context, bytes))?;
+        state.written(&bytes[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let state = &mut *self.0.borrow_mut();
+        let written = ready!(Pin::new(&mut state.io).poll_write_vectored(context, parts))?;
+        let mut left = written;
+        for part in parts {
+            let take = left.min(part.len());
+            state.written(&part[..take]);
+            left -= take;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(context)
+    }
+}
