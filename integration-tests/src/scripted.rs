@@ -13,6 +13,15 @@ pub struct ScriptedCell {
     address: SocketAddr,
 }
 
+impl From<TcpListener> for ScriptedCell {
+    fn from(listener: TcpListener) -> Self {
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        Self { listener, address }
+    }
+}
+
 impl ScriptedCell {
     /// Listens on the loopback interface.
     ///
@@ -22,7 +31,7 @@ impl ScriptedCell {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("the loopback interface has a free port");
-        Self::of(listener)
+        listener.into()
     }
 
     /// Listens, with about so many bytes of room in the kernel for what has not been read yet.
@@ -36,14 +45,9 @@ impl ScriptedCell {
             socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
             socket.listen(4096)
         };
-        Self::of(listening().expect("the loopback interface has a free port"))
-    }
-
-    fn of(listener: TcpListener) -> Self {
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
-        Self { listener, address }
+        listening()
+            .expect("the loopback interface has a free port")
+            .into()
     }
 
     /// Where it listens.

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cell_router::config::{Config, FlyPlace, LogFormat, Place, REPLAY_MAX_BYTES, Settings};
 use cell_router::control::check;
@@ -61,6 +62,9 @@ struct Explain {
     /// As if the cell's machine were asleep.
     #[arg(long)]
     asleep: bool,
+    /// As if the cell's breaker kept requests from it for so many seconds more.
+    #[arg(long, value_name = "N")]
+    breaker_open_s: Option<u64>,
     /// As if the router ran on Fly.io and the request came through its edge (known from FLY_MACHINE_ID otherwise).
     #[arg(long)]
     on_fly: bool,
@@ -151,7 +155,10 @@ fn explain(arguments: Explain) -> Result<(), String> {
         place: if arguments.on_fly { on_fly() } else { place() },
         replay_max_bytes: arguments.replay_max_bytes,
         asleep: arguments.asleep,
-        state: CellState::default(),
+        state: CellState {
+            refused_for: arguments.breaker_open_s.map(Duration::from_secs),
+            ..CellState::default()
+        },
     };
     let explanation = explain::explain(&registry, &question).map_err(|error| error.to_string())?;
     if arguments.json {

@@ -59,6 +59,7 @@ pub fn replay(
     response
 }
 
+const UNREACHABLE: &str = "This address cannot be reached right now. Please try again later.";
 const TOO_LARGE: &str = "The request's body is larger than this address takes.";
 
 /// What was decided without the cell.
@@ -117,6 +118,7 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
             "Too many requests at once. Please try again soon.",
             Some(after),
         ),
+        Answer::BreakerOpen(left) => (StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, Some(left)),
     };
     page(status, answer.reason(), text, retry_after, audience)
 }
@@ -165,7 +167,6 @@ pub struct Failure {
 
 /// What went wrong on the way to the cell, `retry_after` being how long the cell's entry asks clients to wait.
 pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -> Failure {
-    const UNREACHABLE: &str = "This address cannot be reached right now. Please try again later.";
     const SLOW: &str = "This address did not answer in time. Please try again later.";
     let (status, reason, text, blame) = match error {
         StreamError::Dial(_) => (
@@ -303,10 +304,7 @@ fn page(
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(after) = retry_after {
-        headers.insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs().max(1)),
-        );
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(
@@ -315,6 +313,12 @@ fn page(
         );
     }
     response
+}
+
+/// As `retry-after` has it: whoever comes back then is not too early.
+fn whole_seconds(after: Duration) -> u64 {
+    let begun = u64::from(after.subsec_nanos() > 0);
+    (after.as_secs() + begun).max(1)
 }
 
 /// To whom the router speaks: all that it has to know of a request to word an answer.

@@ -197,7 +197,7 @@ impl Service {
         };
         // A place at a cell that the name no longer leads to is none.
         let place = place.filter(|place| place.is_at(&self.cells, &found.cell.name));
-        let mut state = self.cells.state(&found.cell.name);
+        let mut state = self.cells.state(found.cell);
         if place.is_some() {
             state.in_flight = state.in_flight.saturating_sub(1);
         }
@@ -226,6 +226,15 @@ impl Service {
                         record,
                     ));
                 };
+                // Another may have become the one that tries, or it may have failed.
+                let trial = match live.breaker.admit(&found.cell.placement) {
+                    Ok(trial) => trial,
+                    Err(left) => {
+                        record.lane.set("answer");
+                        let answer = Answer::BreakerOpen(left);
+                        return Outcome::Words(refuse(answer, audience, record));
+                    }
+                };
                 let whole = target_of(head);
                 let stripped_prefix = found.stripped_prefix().map(str::to_owned);
                 let target = match &stripped_prefix {
@@ -240,6 +249,7 @@ impl Service {
                         .cloned(),
                     trust: snapshot.trust(found.cell).cloned(),
                     in_flight,
+                    trial,
                 };
                 Outcome::Stream(Course {
                     to,
@@ -292,7 +302,7 @@ impl Service {
                 pseudonym,
             },
         );
-        let cell = Arc::clone(&to.cell);
+        let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
         let seal = |head: &mut Parts| {
             let Some(keys) = &keys else { return };
             let host = authority.to_str().unwrap_or_default();
@@ -303,7 +313,6 @@ impl Service {
                 HeaderValue::from_str(&token).expect("a token is visible ASCII"),
             );
         };
-        let retry_after = cell.limits.retry_after;
         let relayed = self.upstream.stream(
             Outgoing {
                 head,
@@ -314,14 +323,22 @@ impl Service {
             record,
             seal,
         );
-        relayed.await.map_err(|error| (error, retry_after))
+        relayed.await.map_err(|error| {
+            if let StreamError::Broken(_) = error {
+                live.breaker.broke(&cell);
+            }
+            let left = live.breaker.refuses(&cell.placement);
+            (error, left.unwrap_or(cell.limits.retry_after))
+        })
     }
 }
 
 fn refuse(answer: Answer, audience: Audience, record: &Record) -> Words {
     record.reason.set(answer.reason());
-    if answer == Answer::TooLarge {
-        record.blame.set(Some(Blame::Client));
+    match answer {
+        Answer::TooLarge => record.blame.set(Some(Blame::Client)),
+        Answer::BreakerOpen(_) => record.blame.set(Some(Blame::Cell)),
+        _ => {}
     }
     respond::answer(answer, audience)
 }

@@ -232,6 +232,7 @@ impl Case {
             asleep: false,
             state: CellState {
                 in_flight: u32::from(self.host.starts_with("busy.") || self.path == "/busy/1"),
+                ..CellState::default()
             },
         }
     }

@@ -7,11 +7,11 @@ use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use integration_tests::client::{self, Answer, Error, Http, Raw};
 use integration_tests::fly::{Action, Fly, Machine, MachineSpec, State};
-use integration_tests::{Router, RouterOptions};
+use integration_tests::{Router, RouterOptions, ScriptedCell};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::scene::{HOST, digest_of_pieces, driven, pieces, registry, running};
+use crate::scene::{HOST, at, digest_of_pieces, driven, pieces, registry, router, running, said};
 
 const APP: &str = "cells";
 
@@ -135,22 +135,93 @@ async fn a_start_that_fails_is_tried_again() {
     assert_eq!(fly.calls(Action::Start, &machine.id), 2);
 }
 
+/// Asks until the breaker lets a request pass; what that one got. Those before it were told when to come back.
+async fn past_the_breaker(router: &Router) -> Answer {
+    loop {
+        let answer = whoami(router).await.unwrap().unwrap();
+        let record = router.next_record(|_| true).await;
+        if record["reason"] != "breaker_open" {
+            return answer;
+        }
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(soon(&answer), "{:?}", answer.headers);
+    }
+}
+
+/// Whether it says to come back in about a second: what is left of a first break, rounded up.
+fn soon(answer: &Answer) -> bool {
+    ["1", "2"].contains(&answer.header("retry-after"))
+}
+
 #[tokio::test]
-async fn starts_that_go_on_failing_are_told_and_the_next_request_begins_anew() {
+async fn a_cell_that_cannot_be_started_is_left_alone_and_heals_by_itself() {
     let (fly, machine, router) = sleeping(json!({ "retry_after_s": 9 })).await;
+    let gate = fly.faults().hold_start(&machine.id);
+    let waiting: Vec<_> = (0..10).map(|_| whoami(&router)).collect();
+    waking(&router).await;
     fly.faults().fail_starts(&machine.id, 1000);
-    let answer = whoami(&router).await.unwrap().unwrap();
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("retry-after")),
-        (503, "9")
-    );
-    assert_eq!(reason(&router, answer.status).await, "wake_failed");
+    gate.open();
+    for answer in waiting {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(soon(&answer), "{:?}", answer.headers);
+        let record = router.next_record(|_| true).await;
+        assert_eq!(record["reason"], "wake_failed");
+    }
     assert!(outcome(&router).await.starts_with("Failed"));
+    assert_eq!(said(&router, "breaker opens").await["times"], 1);
+    let starts = fly.calls(Action::Start, &machine.id);
+
     fly.faults().fail_starts(&machine.id, 0);
-    assert_eq!(
-        whoami(&router).await.unwrap().unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(past_the_breaker(&router).await.status, StatusCode::OK);
+    said(&router, "breaker closes").await;
+    assert_eq!(fly.calls(Action::Start, &machine.id), starts + 1);
+}
+
+#[tokio::test]
+async fn an_address_where_nobody_listens_is_left_alone_after_five_tries() {
+    let (address, port) = {
+        let cell = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = cell.local_addr().unwrap();
+        (at(address), address)
+    };
+    let router = router(json!({ "alice": address })).await;
+    for _ in 0..5 {
+        let answer = whoami(&router).await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+        let record = router.next_record(|_| true).await;
+        assert_eq!(record["reason"], "unreachable");
+    }
+    said(&router, "breaker opens").await;
+    // However slow this test runs: each try that fails opens it again, for longer.
+    loop {
+        whoami(&router).await.unwrap().unwrap();
+        let record = router.next_record(|_| true).await;
+        if record["reason"] == "breaker_open" {
+            assert_eq!(
+                (&record["lane"], &record["error_by"]),
+                (&json!("answer"), &json!("cell"))
+            );
+            break;
+        }
+    }
+    let cell = std::net::TcpListener::bind(port).unwrap();
+    cell.set_nonblocking(true).unwrap();
+    let cell = ScriptedCell::from(tokio::net::TcpListener::from_std(cell).unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut connection, _) = cell.request().await;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        connection.write(answer).await.unwrap();
+        connection.ended().await;
+    });
+    loop {
+        let answer = whoami(&router).await.unwrap().unwrap();
+        if answer.status == StatusCode::OK {
+            break;
+        }
+    }
+    said(&router, "breaker closes").await;
+    serving.abort();
 }
 
 #[tokio::test]
@@ -163,10 +234,7 @@ async fn a_start_that_takes_too_long_is_a_timeout() {
     assert_eq!(outcome(&router).await, "TimedOut");
     gate.open();
     machine.listens().await;
-    assert_eq!(
-        whoami(&router).await.unwrap().unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(past_the_breaker(&router).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -275,6 +275,9 @@ fn because(decided: &Decision) -> &'static str {
             Answer::Maintenance(_) => "the cell is in maintenance",
             Answer::TooLarge => "the body is larger than the cell's entry allows",
             Answer::Full(_) => "the cell has as many requests in flight as its entry allows",
+            Answer::BreakerOpen(_) => {
+                "the cell could not be reached, and is left alone for a while"
+            }
         },
     }
 }

@@ -20,6 +20,8 @@ use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Rout
 pub struct CellState {
     /// Requests that are being streamed to the cell now.
     pub in_flight: u32,
+    /// How long the cell's breaker still keeps requests from it; `None` where it lets them pass.
+    pub refused_for: Option<Duration>,
 }
 
 /// What the router will do.
@@ -58,6 +60,8 @@ pub enum Answer {
     TooLarge,
     /// The cell has as many requests in flight as its entry allows.
     Full(Duration),
+    /// The cell could not be reached, and is left alone for a while: how much is left of it.
+    BreakerOpen(Duration),
 }
 
 /// Why a request is relayed rather than replayed: the first condition that held.
@@ -174,11 +178,12 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
     {
         return Decision::Answer(Answer::TooLarge);
     }
-    match lane(facts, found, place) {
-        Decision::Stream(_) if state.in_flight >= cell.limits.max_in_flight => {
+    match (lane(facts, found, place), state.refused_for) {
+        (Decision::Stream(_), Some(left)) => Decision::Answer(Answer::BreakerOpen(left)),
+        (Decision::Stream(_), None) if state.in_flight >= cell.limits.max_in_flight => {
             Decision::Answer(Answer::Full(cell.limits.retry_after))
         }
-        decided => decided,
+        (decided, _) => decided,
     }
 }
 
@@ -252,6 +257,7 @@ impl Answer {
             Self::Maintenance(_) => "maintenance",
             Self::TooLarge => "body_too_large",
             Self::Full(_) => "cell_full",
+            Self::BreakerOpen(_) => "breaker_open",
         }
     }
 }

@@ -40,6 +40,7 @@ struct Row {
     through_edge: bool,
     replayed_by_us: bool,
     in_flight: u32,
+    refused_for: Option<Duration>,
 }
 
 impl Row {
@@ -53,6 +54,7 @@ impl Row {
             through_edge: true,
             replayed_by_us: false,
             in_flight: 0,
+            refused_for: None,
         }
     }
 
@@ -98,6 +100,7 @@ impl Row {
                 &found,
                 CellState {
                     in_flight: self.in_flight,
+                    refused_for: self.refused_for,
                 },
                 &self.place,
             ),
@@ -118,6 +121,8 @@ fn head(target: &str) -> Parts {
 const STRICT: Decision = Decision::Replay(ReplayKind::Strict {
     timeout: Some(Duration::from_millis(8000)),
 });
+
+const LEFT: Option<Duration> = Some(Duration::from_secs(3));
 
 macro_rules! rows {
     ($($name:ident: $row:expr => $decision:expr;)*) => {
@@ -157,6 +162,13 @@ rows! {
     full_cell_is_not_streamed_to: Row { in_flight: 2, ..Row::to("busy.example.com") } => Decision::Answer(Answer::Full(Duration::from_secs(30)));
     last_free_place_is_taken: Row { in_flight: 1, ..Row::to("busy.example.com") } => Decision::Stream(StreamReason::ReplayNever);
     replay_takes_no_place: Row { in_flight: u32::MAX, ..Row::to("strict.example.com") } => STRICT;
+
+    open_breaker_answers_what_would_stream: Row { refused_for: LEFT, ..Row::to("never.example.com") } => Decision::Answer(Answer::BreakerOpen(Duration::from_secs(3)));
+    open_breaker_answers_the_rescue_too: Row { refused_for: LEFT, ..Row::to("strict.example.com").header("fly-replay-failed", "x") } => Decision::Answer(Answer::BreakerOpen(Duration::from_secs(3)));
+    while_another_tries_the_others_are_answered: Row { refused_for: Some(Duration::ZERO), ..Row::to("address.example.com") } => Decision::Answer(Answer::BreakerOpen(Duration::ZERO));
+    open_breaker_leaves_replays_alone: Row { refused_for: LEFT, ..Row::to("strict.example.com") } => STRICT;
+    open_breaker_queues_nobody: Row { refused_for: LEFT, in_flight: 2, ..Row::to("busy.example.com") } => Decision::Answer(Answer::BreakerOpen(Duration::from_secs(3)));
+    paused_cell_holds_whatever_its_breaker_says: Row { refused_for: LEFT, ..Row::to("paused.example.com") } => Decision::Hold;
 
     unknown_cell_is_nowhere: Row::to("nobody.example.com") => Decision::Answer(Answer::NoSuchCell);
     unknown_path_is_nowhere: Row { target: "/stricter", ..Row::to("example.com") } => Decision::Answer(Answer::NoSuchCell);

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
+use super::breaker::Breaker;
+use super::lock;
 use crate::decision::CellState;
-use crate::registry::{CellName, Placement};
+use crate::registry::{Cell, CellName, Placement};
 
 /// How long an address that the platform told after a start is dialled without asking DNS: its answers lag behind, and
 /// are themselves remembered for about as long.
@@ -34,6 +36,8 @@ pub struct Live {
     wake: Mutex<Option<(Placement, watch::Sender<WakeProgress>)>>,
     /// Where the machine was told to be after a start.
     told: Mutex<Option<(Placement, SocketAddr, Instant)>>,
+    /// What keeps requests from a cell that is ill.
+    pub breaker: Arc<Breaker>,
 }
 
 /// How far a wake has come.
@@ -61,9 +65,9 @@ impl Cells {
     }
 
     /// What a decision needs to know of a cell; of one that nothing was streamed to, nothing is kept.
-    pub fn state(&self, name: &CellName) -> CellState {
-        let live = self.cells.get(name);
-        live.map_or_else(CellState::default, |live| live.state())
+    pub fn state(&self, cell: &Cell) -> CellState {
+        let live = self.cells.get(&cell.name);
+        live.map_or_else(CellState::default, |live| live.state(&cell.placement))
     }
 
     /// Forgets cells that are not in use and that `keep` does not name.
@@ -144,9 +148,10 @@ impl Queued {
 }
 
 impl Live {
-    fn state(&self) -> CellState {
+    fn state(&self, placement: &Placement) -> CellState {
         CellState {
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            refused_for: self.breaker.refuses(placement),
         }
     }
 
@@ -216,11 +221,6 @@ impl Live {
     pub fn forget_address(&self) {
         *lock(&self.told) = None;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing here can panic while it holds a lock, and every value is whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,8 +2,16 @@
 //!
 //! Owns the current snapshot of the registry, per-cell live state and the drain signal. Never decides anything.
 
+pub mod breaker;
 pub mod cells;
 pub mod certificates;
 pub mod drain;
 pub mod snapshot;
 pub mod trust;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here can panic while it holds a lock, and every value is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -22,6 +22,7 @@ use super::wake::Waker;
 use crate::account::body::{Answer, Demands, Gate, Incoming, Interim, Relayed};
 use crate::account::record::{Ending, Record};
 use crate::http1::Switched;
+use crate::live::breaker::Trial;
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
 use crate::live::trust::Trust;
@@ -84,6 +85,8 @@ pub struct Destination {
     pub trust: Option<Arc<Trust>>,
     /// The count of requests in flight, this one included.
     pub in_flight: InFlight,
+    /// The right to try the cell, where its breaker was open.
+    pub trial: Option<Trial>,
 }
 
 /// One worker's way to cells.
@@ -176,6 +179,7 @@ impl Upstream {
             connection = self.fresh_connection(&to, record).await?;
         };
         record.progress();
+        to.live.breaker.answered(&to.cell);
         self.answer(response, connection, upgrade, to, record)
     }
 
@@ -255,11 +259,13 @@ impl Upstream {
         to: &Destination,
         record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
+        let (breaker, cell) = (&to.live.breaker, &to.cell);
         let absent = match self.reach(to, record).await {
             Err(error) if error.is_absence() => error,
-            reached => return reached,
+            reached => return reached.inspect(|_| breaker.connected(cell)),
         };
         let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
+            breaker.failed_to_connect(cell);
             return Err(absent);
         };
         let held = self
@@ -272,8 +278,14 @@ impl Upstream {
             record.waited.get().unwrap_or_default() + began.elapsed(),
         ));
         drop(held);
-        to.live.tell_address(&to.cell.placement, woken?);
-        self.reach(to, record).await
+        woken?;
+        match self.reach(to, record).await {
+            Err(error) if error.is_absence() => {
+                breaker.failed(cell);
+                Err(error)
+            }
+            reached => reached.inspect(|_| breaker.connected(cell)),
+        }
     }
 
     /// Connects to where the cell is thought to be, and has it prove that it is there. Who does not is treated as one

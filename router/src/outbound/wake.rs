@@ -33,6 +33,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Order {
     cell: Arc<Cell>,
+    live: Arc<Live>,
     progress: watch::Sender<WakeProgress>,
 }
 
@@ -47,18 +48,19 @@ pub fn channel() -> (Waker, mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Waker {
-    /// Waits until the cell answers, and says where. Joins the wake that is under way, or begins one.
+    /// Waits until the cell answers. Joins the wake that is under way, or begins one.
     ///
     /// Cancel safe: when the last of those who wait leaves, the wake is given up.
     ///
     /// # Errors
     /// `Wake`, `WakeTimeout`.
-    pub async fn wake(&self, cell: &Arc<Cell>, live: &Live) -> Result<SocketAddr, StreamError> {
+    pub async fn wake(&self, cell: &Arc<Cell>, live: &Arc<Live>) -> Result<(), StreamError> {
         loop {
             let mut progress = live.join_wake(&cell.placement, |progress| {
                 // The receiver is gone only with the process.
                 let _ = self.0.send(Order {
                     cell: Arc::clone(cell),
+                    live: Arc::clone(live),
                     progress,
                 });
             });
@@ -70,7 +72,7 @@ impl Waker {
                 Err(_) => WakeProgress::Failed("the router stops".into()),
             };
             match outcome {
-                WakeProgress::Ready(address) => return Ok(address),
+                WakeProgress::Ready(_) => return Ok(()),
                 WakeProgress::Failed(why) => return Err(StreamError::Wake(why)),
                 WakeProgress::TimedOut => {
                     return Err(StreamError::WakeTimeout(cell.limits.wake_timeout));
@@ -85,21 +87,36 @@ impl Waker {
 pub async fn run(mut orders: mpsc::UnboundedReceiver<Order>, machines: Machines) {
     let machines = Arc::new(machines);
     while let Some(order) = orders.recv().await {
-        let machines = Arc::clone(&machines);
-        tokio::spawn(async move {
-            let deadline = Instant::now() + order.cell.limits.wake_timeout;
-            let outcome = tokio::select! {
-                outcome = timeout_at(deadline, wake(&machines, &order.cell, deadline)) => match outcome {
-                    Ok(Ok(address)) => WakeProgress::Ready(address),
-                    Ok(Err(why)) => WakeProgress::Failed(why.into()),
-                    Err(_) => WakeProgress::TimedOut,
-                },
-                () = order.progress.closed() => WakeProgress::GivenUp,
-            };
-            tracing::info!(cell = order.cell.name.as_str(), outcome = ?outcome, "wake");
-            order.progress.send_replace(outcome);
-        });
+        tokio::spawn(carry_out(order, Arc::clone(&machines)));
     }
+}
+
+async fn carry_out(order: Order, machines: Arc<Machines>) {
+    let Order {
+        cell,
+        live,
+        progress,
+    } = order;
+    let deadline = Instant::now() + cell.limits.wake_timeout;
+    let outcome = tokio::select! {
+        outcome = timeout_at(deadline, wake(&machines, &cell, deadline)) => match outcome {
+            Ok(Ok(address)) => WakeProgress::Ready(address),
+            Ok(Err(why)) => WakeProgress::Failed(why.into()),
+            Err(_) => WakeProgress::TimedOut,
+        },
+        () = progress.closed() => WakeProgress::GivenUp,
+    };
+    tracing::info!(cell = cell.name.as_str(), outcome = ?outcome, "wake");
+    // All of this before those who wait hear of it.
+    match &outcome {
+        WakeProgress::Ready(address) => {
+            live.tell_address(&cell.placement, *address);
+            live.breaker.woke(&cell);
+        }
+        WakeProgress::Failed(_) | WakeProgress::TimedOut => live.breaker.failed(&cell),
+        WakeProgress::GivenUp | WakeProgress::Waking => {}
+    }
+    progress.send_replace(outcome);
 }
 
 /// Starts the cell's machine and waits until the cell answers; where it does.
