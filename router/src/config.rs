@@ -297,6 +297,11 @@ impl Config {
     }
 }
 
+/// From 0 to 1, another one each time; no secret.
+pub fn chance() -> f64 {
+    seed() as f64 / u64::MAX as f64
+}
+
 /// A number that differs from process to process; no secret.
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};

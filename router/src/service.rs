@@ -18,7 +18,7 @@ use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::live::cells::{Cells, InFlight};
 use crate::live::snapshot::Current;
-use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream};
+use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
 use crate::registry::{Cell, HostName, Identity};
 use crate::respond::{self, Audience, Words};
@@ -78,7 +78,7 @@ impl Service {
         let (head, body) = request.into_parts();
         let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
-        let audience = Audience::of(&head);
+        let audience = Audience::of(&head, body.is_end_stream());
         let answered = match self.decide(&head, &body, peer, audience, &record).await {
             Ok(Ok(course)) => self.stream(head, body, peer, course, &record).await,
             Ok(Err(words)) => Ok(words.map(|words| Body::own(words, Rc::clone(&record)))),
@@ -87,7 +87,7 @@ impl Service {
         let response = answered.unwrap_or_else(|(error, retry_after)| {
             let failure = respond::failure(&error, retry_after, audience);
             record.reason.set(failure.reason);
-            record.blame.set(Some(failure.blame));
+            record.blame.set(failure.blame);
             record.error.replace(Some(chain(&error)));
             failure
                 .words
@@ -241,6 +241,11 @@ impl Service {
                     Some(prefix) => forward::without_prefix(&whole, prefix),
                     None => whole,
                 };
+                let wake = match audience.navigates() {
+                    _ if !decision::may_wake(&facts, found.cell) => Wake::Never,
+                    true => Wake::WaitFor(limits.waking_page_after),
+                    false => Wake::Wait,
+                };
                 let to = Destination {
                     cell: Arc::clone(found.cell),
                     live,
@@ -250,6 +255,7 @@ impl Service {
                     trust: snapshot.trust(found.cell).cloned(),
                     in_flight,
                     trial,
+                    wake,
                 };
                 Outcome::Stream(Course {
                     to,

@@ -36,11 +36,19 @@ struct MachineFaults {
     dns_lag: Option<watch::Receiver<bool>>,
 }
 
+#[derive(Clone, Copy)]
+pub(crate) struct ApiFault {
+    pub(crate) status: u16,
+    pub(crate) retry_after_s: Option<u64>,
+    times: usize,
+}
+
 /// Switches for faults, by machine id. All are off at first.
 #[derive(Default)]
 pub struct Faults {
     machines: Mutex<HashMap<String, MachineFaults>>,
-    api: Mutex<HashMap<(Action, String), (u16, usize)>>,
+    api: Mutex<HashMap<(Action, String), ApiFault>>,
+    hanging: Mutex<HashMap<(Action, String), watch::Receiver<bool>>>,
     stale: Mutex<HashMap<String, String>>,
     forwards: Mutex<HashMap<String, tokio::task::JoinHandle<()>>>,
 }
@@ -77,9 +85,48 @@ impl Faults {
         self.with(id, |faults| faults.unreachable = reason);
     }
 
-    /// The next `times` calls of `action` on `subject` (a machine id, or an app) answer with `status`.
+    /// The next `times` calls of `action` on `subject` (a machine id, or an app) answer with `status`; with 200, in
+    /// words that mean nothing.
     pub fn api_error(&self, action: Action, subject: &str, status: u16, times: usize) {
-        lock(&self.api).insert((action, subject.to_owned()), (status, times));
+        self.api_fails(action, subject, status, None, times);
+    }
+
+    /// As [`Faults::api_error`] with 429 for the next call, which is also told when to come back.
+    pub fn api_busy(&self, action: Action, subject: &str, retry_after_s: u64) {
+        self.api_fails(action, subject, 429, Some(retry_after_s), 1);
+    }
+
+    fn api_fails(
+        &self,
+        action: Action,
+        subject: &str,
+        status: u16,
+        retry_after_s: Option<u64>,
+        times: usize,
+    ) {
+        let fault = ApiFault {
+            status,
+            retry_after_s,
+            times,
+        };
+        lock(&self.api).insert((action, subject.to_owned()), fault);
+    }
+
+    /// Calls of `action` on `subject` are not answered until the gate opens.
+    pub fn api_hangs(&self, action: Action, subject: &str) -> Gate {
+        let (gate, opened) = closed();
+        lock(&self.hanging).insert((action, subject.to_owned()), opened);
+        gate
+    }
+
+    pub(crate) async fn before_answer(&self, action: Action, subject: &str) {
+        let gate = lock(&self.hanging)
+            .get(&(action, subject.to_owned()))
+            .cloned();
+        if let Some(mut gate) = gate {
+            // An error means that the gate is gone, thus open.
+            let _ = gate.wait_for(|open| *open).await;
+        }
     }
 
     /// DNS does not know this machine for the next `queries` queries although it is started (fly-platform 3.3).
@@ -129,11 +176,11 @@ impl Faults {
         })
     }
 
-    pub(crate) fn api_fault(&self, action: Action, subject: &str) -> Option<u16> {
+    pub(crate) fn api_fault(&self, action: Action, subject: &str) -> Option<ApiFault> {
         let mut api = lock(&self.api);
-        let (status, times) = api.get_mut(&(action, subject.to_owned()))?;
-        *times = times.checked_sub(1)?;
-        Some(*status)
+        let fault = api.get_mut(&(action, subject.to_owned()))?;
+        fault.times = fault.times.checked_sub(1)?;
+        Some(*fault)
     }
 
     /// DNS goes on to answer for `id` although its machine is stopped.

@@ -305,6 +305,16 @@ impl Fly {
         self.platform.call_count(action, subject)
     }
 
+    /// How many calls of the API came faster than its rate limits allow.
+    pub fn calls_over_limit(&self) -> usize {
+        self.platform.over_limit()
+    }
+
+    /// The machines that the API was asked to start, in the order in which it was.
+    pub fn starts(&self) -> Vec<String> {
+        lock(&self.platform.starts).clone()
+    }
+
     /// Every delivery that the edge made so far, in order.
     pub fn deliveries(&self) -> Vec<Delivery> {
         lock(&self.platform.deliveries).clone()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub(crate) struct Platform {
     apps: Mutex<BTreeMap<String, Vec<Value>>>,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
     calls: Mutex<HashMap<(Action, String), Calls>>,
+    pub(crate) starts: Mutex<Vec<String>>,
+    over_limit: AtomicUsize,
     pub(crate) deliveries: Mutex<Vec<Delivery>>,
     pub(crate) violations: Mutex<Vec<String>>,
     epoch: Instant,
@@ -89,6 +92,8 @@ impl Platform {
             apps: Mutex::default(),
             machines: Mutex::default(),
             calls: Mutex::default(),
+            starts: Mutex::default(),
+            over_limit: AtomicUsize::new(0),
             deliveries: Mutex::default(),
             violations: Mutex::default(),
             epoch: Instant::now(),
@@ -143,10 +148,21 @@ impl Platform {
         let mut calls = lock(&self.calls);
         let entry = calls.entry((action, subject.to_owned())).or_default();
         entry.count += 1;
-        entry
+        if action == Action::Start {
+            lock(&self.starts).push(subject.to_owned());
+        }
+        let allowed = entry
             .bucket
             .get_or_insert_with(|| action.bucket())
-            .take(now)
+            .take(now);
+        if !allowed {
+            self.over_limit.fetch_add(1, Ordering::Relaxed);
+        }
+        allowed
+    }
+
+    pub(crate) fn over_limit(&self) -> usize {
+        self.over_limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn call_count(&self, action: Action, subject: &str) -> usize {

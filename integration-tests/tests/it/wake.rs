@@ -13,20 +13,20 @@ use tokio::task::JoinHandle;
 
 use crate::scene::{HOST, at, digest_of_pieces, driven, pieces, registry, router, running, said};
 
-const APP: &str = "cells";
+pub(crate) const APP: &str = "cells";
 
-fn entry(machine: &Machine) -> Value {
+pub(crate) fn entry(machine: &Machine) -> Value {
     json!({ "machine": machine.id, "app": APP, "port": machine.address().port(), "replay": "never" })
 }
 
-fn on_fly(fly: &Fly, cells: Value) -> RouterOptions {
+pub(crate) fn on_fly(fly: &Fly, cells: Value) -> RouterOptions {
     RouterOptions::new(registry(cells))
         .on_fly(fly, "router", "0123456789abcd")
         .args(["--workers", "2"])
 }
 
 /// A sleeping cell `alice` of which the entry says `more` too, and a router before it.
-async fn sleeping(more: Value) -> (Fly, Arc<Machine>, Router) {
+pub(crate) async fn sleeping(more: Value) -> (Fly, Arc<Machine>, Router) {
     let fly = Fly::start().await.unwrap();
     let machine = fly.machine(MachineSpec::cell(APP, "alice")).unwrap();
     let mut entry = entry(&machine);
@@ -37,23 +37,23 @@ async fn sleeping(more: Value) -> (Fly, Arc<Machine>, Router) {
     (fly, machine, router)
 }
 
-async fn waking(router: &Router) {
+pub(crate) async fn waking(router: &Router) {
     router
         .next_event(|event| event["message"] == "waking")
         .await;
 }
 
 /// How the wake ended, as the log has it.
-async fn outcome(router: &Router) -> String {
+pub(crate) async fn outcome(router: &Router) -> String {
     let event = router.next_event(|event| event["message"] == "wake").await;
     event["outcome"].as_str().unwrap().to_owned()
 }
 
-fn whoami(router: &Router) -> JoinHandle<Result<Answer, Error>> {
+pub(crate) fn whoami(router: &Router) -> JoinHandle<Result<Answer, Error>> {
     tokio::spawn(client::get(router.addr(), HOST, "/whoami"))
 }
 
-async fn reason(router: &Router, status: StatusCode) -> String {
+pub(crate) async fn reason(router: &Router, status: StatusCode) -> String {
     let record = router
         .next_record(|record| record["status"] == status.as_u16())
         .await;
@@ -136,7 +136,7 @@ async fn a_start_that_fails_is_tried_again() {
 }
 
 /// Asks until the breaker lets a request pass; what that one got. Those before it were told when to come back.
-async fn past_the_breaker(router: &Router) -> Answer {
+pub(crate) async fn past_the_breaker(router: &Router) -> Answer {
     loop {
         let answer = whoami(router).await.unwrap().unwrap();
         let record = router.next_record(|_| true).await;

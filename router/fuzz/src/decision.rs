@@ -27,13 +27,16 @@ static FLY: LazyLock<Place> = LazyLock::new(|| {
 /// What must hold for an entry and a request that are made of the input, a choice for each byte.
 pub fn holds(data: &[u8]) {
     let mut choices = Choices(data);
+    // Read from the other end.
+    let last = data.last().copied().unwrap_or_default();
+    let (shy, visitor, refused) = (last & 1 != 0, last & 2 != 0, last & 4 != 0);
     let state = choices.of(&["active", "maintenance", "disabled", "paused"]);
     let replay = choices.of(&["strict", "cached", "never"]);
     let address = choices.flag();
     let most = choices.of(&[None, Some(0), Some(10), Some(1_000_000)]);
     let strip = choices.flag();
     let mut entry = json!({
-        "state": state, "max_in_flight": 2, "retry_after_s": 7,
+        "state": state, "wake_for": if shy { "visitors" } else { "all" }, "max_in_flight": 2, "retry_after_s": 7,
         "paths": [{"prefix": "/alice", "strip": strip}],
     });
     if address {
@@ -69,6 +72,7 @@ pub fn holds(data: &[u8]) {
         replay_failed: choices.flag(),
         replayed_by_us: choices.flag(),
         looped: choices.flag(),
+        visitor,
         replay_max_bytes: 1_000_000,
     };
     let place = if choices.flag() {
@@ -78,6 +82,7 @@ pub fn holds(data: &[u8]) {
     };
     let state_of_cell = CellState {
         in_flight: choices.of(&[0, 1, 2, 3, u32::MAX]),
+        refused_for: refused.then_some(Duration::from_secs(3)),
     };
     let found = match resolve(&registry, &facts) {
         Ok(found) => found,
@@ -132,6 +137,7 @@ pub fn holds(data: &[u8]) {
             by_path && strip,
             Decision::Stream(StreamReason::StripsPrefix),
         ),
+        (shy && !visitor, Decision::Stream(StreamReason::NotToWake)),
         (
             body == BodyLength::Unknown,
             Decision::Stream(StreamReason::UnknownLength),
@@ -150,7 +156,9 @@ pub fn holds(data: &[u8]) {
         .into_iter()
         .find(|(holds, _)| *holds)
         .expect("the last row holds");
-    if matches!(first, Decision::Stream(_)) && state_of_cell.in_flight >= 2 {
+    if matches!(first, Decision::Stream(_)) && refused {
+        first = Decision::Answer(Answer::BreakerOpen(Duration::from_secs(3)));
+    } else if matches!(first, Decision::Stream(_)) && state_of_cell.in_flight >= 2 {
         first = Decision::Answer(Answer::Full(Duration::from_secs(7)));
     }
     assert_eq!(decided, first);

@@ -142,7 +142,10 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
         to: sent.then(|| destination(placement, &decided)),
         target,
         instruction: instruction(&decided, placement),
-        wakes: wakes(&decided, placement, question.asleep),
+        wakes: question
+            .asleep
+            .then(|| wakes(&decided, placement, decision::may_wake(&facts, found.cell)))
+            .flatten(),
     })
 }
 
@@ -217,18 +220,19 @@ fn instruction(decided: &Decision, placement: &Placement) -> Option<String> {
         .map(|value| format!("fly-replay: {value}"))
 }
 
-fn wakes(decided: &Decision, placement: &Placement, asleep: bool) -> Option<&'static str> {
+fn wakes(decided: &Decision, placement: &Placement, may_wake: bool) -> Option<&'static str> {
     match (decided, placement) {
-        (Decision::Replay(_), _) if asleep => Some("the edge starts the machine"),
-        (Decision::Stream(_), Placement::Machine { .. }) if asleep => Some(
+        (Decision::Replay(_), _) => Some("the edge starts the machine"),
+        (Decision::Stream(_), Placement::Machine { .. }) if !may_wake => {
+            Some("nobody: it is not a visitor's request, and gets 503")
+        }
+        (Decision::Stream(_), Placement::Machine { .. }) => Some(
             "the router starts the machine through the Machines API and waits until the cell answers",
         ),
-        (Decision::Stream(_), Placement::Address { .. }) if asleep => {
+        (Decision::Stream(_), Placement::Address { .. }) => {
             Some("nothing can: the cell lives at an address")
         }
-        (Decision::Answer(_) | Decision::Hold | Decision::Stream(_) | Decision::Replay(_), _) => {
-            None
-        }
+        (Decision::Answer(_) | Decision::Hold, _) => None,
     }
 }
 
@@ -253,6 +257,9 @@ fn because(decided: &Decision) -> &'static str {
             StreamReason::AlreadyReplayed => "the router replayed this request before",
             StreamReason::StripsPrefix => {
                 "the path prefix is taken off, which a replay would not do"
+            }
+            StreamReason::NotToWake => {
+                "the cell is not to be woken for such a request, as the edge would to deliver it"
             }
             StreamReason::LargeBody => "the body is longer than the edge re-sends",
             StreamReason::UnknownLength => "nobody knows yet how long the body is",

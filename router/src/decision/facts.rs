@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::wire::fly;
+use crate::wire::{fly, visitor};
 
 /// How long a request's body is, as far as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Facts<'a> {
     pub replayed_by_us: bool,
     /// Whether `Via` says that this very router has seen the request before.
     pub looped: bool,
+    /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
+    pub visitor: bool,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
 }
@@ -115,6 +117,7 @@ impl<'a> Facts<'a> {
             through_edge: surroundings.through_edge,
             replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
+            visitor: visitor::is_visitor(&parts.headers),
             looped: passed(&parts.headers, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,
         })

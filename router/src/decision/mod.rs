@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use facts::{BodyLength, Facts, Malformed, Surroundings};
 
 use crate::config::Place;
-use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Route};
+use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Route, WakeFor};
 
 /// What changes about a cell while the registry does not, as far as it matters to a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub enum StreamReason {
     AlreadyReplayed,
     /// The matched prefix is taken off the path, which a replay would not do.
     StripsPrefix,
+    /// The cell is not to be woken for this request, as the edge would to deliver it.
+    NotToWake,
     /// The body is longer than the edge re-sends.
     LargeBody,
     /// The body's length is not known beforehand.
@@ -211,6 +213,9 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
     if found.stripped_prefix().is_some() {
         return Decision::Stream(StreamReason::StripsPrefix);
     }
+    if !may_wake(facts, found.cell) {
+        return Decision::Stream(StreamReason::NotToWake);
+    }
     match facts.body {
         BodyLength::Unknown => Decision::Stream(StreamReason::UnknownLength),
         BodyLength::Known(bytes) if bytes > facts.replay_max_bytes => {
@@ -218,6 +223,11 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
         }
         BodyLength::None | BodyLength::Known(_) => Decision::Replay(kind),
     }
+}
+
+/// Whether a cell that sleeps is to be woken for a request.
+pub fn may_wake(facts: &Facts<'_>, cell: &Cell) -> bool {
+    facts.visitor || cell.wake_for == WakeFor::All
 }
 
 impl Decision {
@@ -273,6 +283,7 @@ impl StreamReason {
             Self::ReplayFailed => "replay_failed",
             Self::AlreadyReplayed => "already_replayed",
             Self::StripsPrefix => "strips_prefix",
+            Self::NotToWake => "not_to_wake",
             Self::LargeBody => "large_body",
             Self::UnknownLength => "unknown_length",
         }

@@ -18,6 +18,7 @@ const REGISTRY: &str = r#"{
     "mending":  { "machine": "3d8d9e67c2e127", "state": "maintenance", "retry_after_s": 7 },
     "paused":   { "machine": "3d8d9e67c2e128", "state": "paused" },
     "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 },
+    "shy":      { "machine": "3d8d9e67c2e12b", "wake_for": "visitors" },
     "small":    { "machine": "3d8d9e67c2e12a", "max_body_bytes": 10 }
   }
 }"#;
@@ -155,6 +156,11 @@ rows! {
     upgrade_replays: Row::to("strict.example.com").header("connection", "upgrade").header("upgrade", "websocket") => STRICT;
     cached_cell_replays_cached: Row::to("cached.example.com") => Decision::Replay(ReplayKind::Cached { ttl: Duration::from_secs(30) });
     cached_cell_streams_large_bodies: Row::to("cached.example.com").body(1_000_001) => Decision::Stream(StreamReason::LargeBody);
+
+    a_crawler_is_not_replayed_where_it_must_not_wake: Row::to("shy.example.com").header("user-agent", "Googlebot/2.1") => Decision::Stream(StreamReason::NotToWake);
+    a_prefetch_is_not_replayed_where_it_must_not_wake: Row::to("shy.example.com").header("sec-purpose", "prefetch;prerender") => Decision::Stream(StreamReason::NotToWake);
+    a_visitor_is_replayed_there: Row::to("shy.example.com").header("user-agent", "Mozilla/5.0") => Decision::Replay(ReplayKind::Strict { timeout: None });
+    a_crawler_is_replayed_where_all_may_wake: Row::to("strict.example.com").header("user-agent", "Googlebot/2.1") => STRICT;
 
     body_of_the_cells_limit_passes: Row::to("small.example.com").body(10) => Decision::Replay(ReplayKind::Strict { timeout: None });
     body_over_the_cells_limit_is_refused: Row::to("small.example.com").body(11) => Decision::Answer(Answer::TooLarge);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::{Duration, Instant};
 
 use super::lock;
+use crate::config::chance;
 use crate::registry::{Cell, Placement};
 
 /// How often in a row no connection can be made before the breaker of a cell opens that nothing can wake.
@@ -242,7 +243,7 @@ impl Trouble {
             // Whoever set out before it opened says nothing new.
             return;
         }
-        let pause = pause(self.opened, random());
+        let pause = pause(self.opened, chance());
         self.opened = self.opened.saturating_add(1);
         (self.failed_connects, self.woken) = (0, false);
         self.state = State::Open(now + pause);
@@ -251,17 +252,12 @@ impl Trouble {
     }
 }
 
-/// How long to stay open, having opened so often before; `random` from 0 to 1 chooses within the jitter.
-fn pause(opened: u32, random: f64) -> Duration {
+/// How long to stay open, having opened so often before; `chance` from 0 to 1 chooses within the jitter.
+fn pause(opened: u32, chance: f64) -> Duration {
     let doubled = FIRST_BREAK.saturating_mul(1 << opened.min(16));
     doubled
         .min(LONGEST_BREAK)
-        .mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    crate::config::seed() as f64 / u64::MAX as f64
+        .mul_f64(1.0 - JITTER + 2.0 * JITTER * chance)
 }
 
 #[cfg(test)]

@@ -33,18 +33,39 @@ pub struct Live {
     queued: AtomicU32,
     freed: Notify,
     /// The wake that is under way, so that all who wait share it.
-    wake: Mutex<Option<(Placement, watch::Sender<WakeProgress>)>>,
+    wake: Mutex<Option<Wake>>,
     /// Where the machine was told to be after a start.
     told: Mutex<Option<(Placement, SocketAddr, Instant)>>,
     /// What keeps requests from a cell that is ill.
     pub breaker: Arc<Breaker>,
 }
 
+/// One wake.
+#[derive(Debug)]
+struct Wake {
+    of: Placement,
+    began: Instant,
+    progress: watch::Sender<WakeProgress>,
+    /// Lets the wake go on though nobody waits for it any more.
+    kept: Option<watch::Receiver<WakeProgress>>,
+}
+
+/// What a wake is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The platform is asked to start the machine.
+    Asking,
+    /// The machine is starting.
+    Starting,
+    /// The machine runs, and the cell does not answer yet.
+    Readying,
+}
+
 /// How far a wake has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeProgress {
     /// Under way.
-    Waking,
+    Waking(Stage),
     /// The cell answers at this address.
     Ready(SocketAddr),
     /// It could not be woken, and why, for the log.
@@ -53,6 +74,13 @@ pub enum WakeProgress {
     TimedOut,
     /// Nobody waited any more.
     GivenUp,
+}
+
+impl WakeProgress {
+    /// Whether its end is still to come.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self, Self::Waking(_))
+    }
 }
 
 impl Cells {
@@ -147,6 +175,12 @@ impl Queued {
     }
 }
 
+impl Wake {
+    fn joins(&self, placement: &Placement) -> bool {
+        self.of == *placement && self.progress.borrow().is_under_way()
+    }
+}
+
 impl Live {
     fn state(&self, placement: &Placement) -> CellState {
         CellState {
@@ -182,6 +216,8 @@ impl Live {
     }
 
     /// Joins the wake of `placement` that is under way; where there is none, begins one by giving its sender to `begin`.
+    /// Tells how far it comes, and when it began.
+    ///
     /// A wake of where the cell was before its entry was edited is not joined: it ends with those who wait for it.
     ///
     /// Whoever runs the wake sees by `Sender::closed` that nobody waits any more, and then says `GivenUp`, so that one
@@ -190,18 +226,30 @@ impl Live {
         &self,
         placement: &Placement,
         begin: impl FnOnce(watch::Sender<WakeProgress>),
-    ) -> watch::Receiver<WakeProgress> {
+    ) -> (watch::Receiver<WakeProgress>, Instant) {
         let mut wake = lock(&self.wake);
-        if let Some((_, running)) = wake
-            .as_ref()
-            .filter(|(of, running)| of == placement && *running.borrow() == WakeProgress::Waking)
-        {
-            return running.subscribe();
+        if let Some(running) = wake.as_ref().filter(|wake| wake.joins(placement)) {
+            return (running.progress.subscribe(), running.began);
         }
-        let (sender, receiver) = watch::channel(WakeProgress::Waking);
-        *wake = Some((placement.clone(), sender.clone()));
-        begin(sender);
-        receiver
+        let (progress, receiver) = watch::channel(WakeProgress::Waking(Stage::Asking));
+        let began = Instant::now();
+        *wake = Some(Wake {
+            of: placement.clone(),
+            began,
+            progress: progress.clone(),
+            kept: None,
+        });
+        begin(progress);
+        (receiver, began)
+    }
+
+    /// Lets the wake of `placement` that is under way go on to its end, whoever waits for it.
+    pub fn keep_wake(&self, placement: &Placement) {
+        let mut wake = lock(&self.wake);
+        if let Some(running) = wake.as_mut().filter(|wake| wake.joins(placement)) {
+            let progress = &running.progress;
+            running.kept.get_or_insert_with(|| progress.subscribe());
+        }
     }
 
     /// Remembers where the platform said that `placement` is.
@@ -217,9 +265,16 @@ impl Live {
             .map(|(_, address, _)| *address)
     }
 
-    /// Forgets where the platform said the cell is: it is not there.
-    pub fn forget_address(&self) {
-        *lock(&self.told) = None;
+    /// Forgets where the platform had said by that time that the cell is: it is not there.
+    pub fn forget_address(&self, by: Instant) {
+        lock(&self.told).take_if(|(_, _, at)| *at <= by);
+    }
+
+    /// Whether the platform has said since then where `placement` is.
+    pub fn was_told_since(&self, placement: &Placement, since: Instant) -> bool {
+        let told = lock(&self.told);
+        told.as_ref()
+            .is_some_and(|(of, _, at)| of == placement && *at > since)
     }
 }
 
@@ -244,6 +299,21 @@ mod tests {
         live.tell_address(&old, address);
         assert_eq!(live.told_address(&old), Some(address));
         assert_eq!(live.told_address(&new), None);
+    }
+
+    #[test]
+    fn an_address_that_is_told_during_a_vain_dial_is_not_forgotten() {
+        let placement = machine("0000000000001a");
+        let live = Live::default();
+        let address = SocketAddr::from(([192, 0, 2, 7], 8080));
+        let (before, after) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        live.tell_address(&placement, address);
+        assert!(live.was_told_since(&placement, before - Duration::from_secs(1)));
+        live.forget_address(before - Duration::from_secs(1));
+        assert_eq!(live.told_address(&placement), Some(address));
+        live.forget_address(after);
+        assert_eq!(live.told_address(&placement), None);
+        assert!(!live.was_told_since(&placement, before));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::live::cells::Live;
@@ -99,13 +99,14 @@ impl Dialer {
         cell: &Cell,
         live: &Live,
     ) -> Result<(TcpStream, SocketAddr), DialError> {
+        let began = Instant::now();
         let addresses = match live.told_address(&cell.placement) {
             Some(told) => vec![told],
             None => self.addresses(cell).await?,
         };
         let connected = connect(&addresses, cell.limits.connect_timeout).await;
         if connected.is_err() {
-            self.forget(cell, live);
+            self.forget(cell, live, began);
         }
         connected
     }
@@ -141,9 +142,9 @@ impl Dialer {
             .collect())
     }
 
-    /// Drops what is remembered of where a cell is: it is not there.
-    pub fn forget(&self, cell: &Cell, live: &Live) {
-        live.forget_address();
+    /// Drops what was remembered at that time of where a cell is: it is not there.
+    pub fn forget(&self, cell: &Cell, live: &Live, at: Instant) {
+        live.forget_address(at);
         if let Placement::Machine { .. } = cell.placement {
             self.private.clear_lookup_cache(
                 private_name(cell).as_str(),

@@ -6,6 +6,7 @@ pub mod dial;
 pub mod hold;
 pub mod identity;
 pub mod machines;
+pub mod pace;
 pub mod pool;
 pub mod socket;
 pub mod stream;
@@ -22,6 +23,8 @@ pub use dial::DialError;
 pub use identity::Doubt;
 pub use tls::TlsError;
 
+use crate::live::cells::Stage;
+
 /// Why a request could not be relayed. Nothing of the answer has gone to the client.
 #[derive(Debug)]
 pub enum StreamError {
@@ -37,6 +40,10 @@ pub enum StreamError {
     Wake(Arc<str>),
     /// The cell was not ready in the time its entry allows.
     WakeTimeout(Duration),
+    /// The cell is being woken, how far that has come and for how long it has been; who asked comes again.
+    Waking(Stage, Duration),
+    /// The cell sleeps, and is not woken for this request.
+    Asleep,
     /// As many requests wait for cells as may.
     TooManyHeld,
     /// The cell's entry did not change in the time a request is held.
@@ -68,6 +75,12 @@ impl fmt::Display for StreamError {
             Self::WakeTimeout(after) => {
                 write!(f, "the cell was not ready after {} ms", after.as_millis())
             }
+            Self::Waking(stage, for_so_long) => write!(
+                f,
+                "the cell has been woken for {} ms ({stage:?})",
+                for_so_long.as_millis()
+            ),
+            Self::Asleep => f.write_str("the cell sleeps, and is not woken for this request"),
             Self::TooManyHeld => f.write_str("too many requests wait for cells"),
             Self::HoldTimeout(after) => write!(
                 f,
@@ -101,6 +114,8 @@ impl std::error::Error for StreamError {
             | Self::TooLarge(error) => Some(error),
             Self::Wake(_)
             | Self::WakeTimeout(_)
+            | Self::Waking(..)
+            | Self::Asleep
             | Self::TooManyHeld
             | Self::HoldTimeout(_)
             | Self::Silent(_)

@@ -87,6 +87,19 @@ pub struct Destination {
     pub in_flight: InFlight,
     /// The right to try the cell, where its breaker was open.
     pub trial: Option<Trial>,
+    /// What is to be done if it sleeps.
+    pub wake: Wake,
+}
+
+/// How a request has a sleeping cell woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Not at all.
+    Never,
+    /// It waits until the cell answers.
+    Wait,
+    /// It waits for so long, and then comes again.
+    WaitFor(Duration),
 }
 
 /// One worker's way to cells.
@@ -260,20 +273,40 @@ impl Upstream {
         record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
         let (breaker, cell) = (&to.live.breaker, &to.cell);
-        let absent = match self.reach(to, record).await {
-            Err(error) if error.is_absence() => error,
-            reached => return reached.inspect(|_| breaker.connected(cell)),
+        let absent = loop {
+            let began = Instant::now();
+            match self.reach(to, record).await {
+                // It may have come up while it was looked for.
+                Err(error) if error.is_absence() => {
+                    if !to.live.was_told_since(&cell.placement, began) {
+                        break error;
+                    }
+                }
+                reached => return reached.inspect(|_| breaker.connected(cell)),
+            }
         };
         let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
             breaker.failed_to_connect(cell);
             return Err(absent);
         };
-        let held = self
-            .cells
-            .hold(self.max_held)
-            .ok_or(StreamError::TooManyHeld)?;
+        // Or it may have been found that it does not come up.
+        if to.wake != Wake::Never
+            && breaker
+                .refuses(&cell.placement)
+                .is_some_and(|left| !left.is_zero())
+        {
+            return Err(StreamError::Wake("it failed to a moment ago".into()));
+        }
+        let held = self.cells.hold(self.max_held);
+        let patience = match (to.wake, &held) {
+            (Wake::Never, _) => return Err(StreamError::Asleep),
+            (Wake::Wait, None) => return Err(StreamError::TooManyHeld),
+            (Wake::Wait, Some(_)) => None,
+            (Wake::WaitFor(patience), Some(_)) => Some(patience),
+            (Wake::WaitFor(_), None) => Some(Duration::ZERO),
+        };
         let began = Instant::now();
-        let woken = waker.wake(&to.cell, &to.live).await;
+        let woken = waker.wake(&to.cell, &to.live, patience).await;
         record.waited.set(Some(
             record.waited.get().unwrap_or_default() + began.elapsed(),
         ));
@@ -295,6 +328,7 @@ impl Upstream {
         to: &Destination,
         record: &Rc<Record>,
     ) -> Result<Connection, StreamError> {
+        let began = Instant::now();
         let dialled = self.dialer.dial(&to.cell, &to.live).await;
         let (socket, address) = dialled.map_err(StreamError::Dial)?;
         record.upstream.set(Some(address));
@@ -304,7 +338,7 @@ impl Upstream {
             Some(tls) => {
                 let secured = tls::secure(socket, &to.cell, tls, to.trust.as_deref()).await;
                 Socket::from(secured.map_err(|error| {
-                    self.dialer.forget(&to.cell, &to.live);
+                    self.dialer.forget(&to.cell, &to.live, began);
                     StreamError::Untrusted(address, error)
                 })?)
             }
@@ -317,7 +351,7 @@ impl Upstream {
             return Ok(connection);
         };
         if let Err(doubt) = identity::prove(&mut connection, &to.cell, keys, record).await {
-            self.dialer.forget(&to.cell, &to.live);
+            self.dialer.forget(&to.cell, &to.live, began);
             return Err(StreamError::NotTheCell(address, doubt));
         }
         record.progress();

@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::StreamError;
-use super::machines::{ApiError, Machines};
-use crate::live::cells::{Live, WakeProgress};
+use super::machines::{ApiError, Machine, Machines};
+use crate::config::chance;
+use crate::live::cells::{Live, Stage, WakeProgress};
 use crate::registry::{Cell, Placement};
 
 /// Pause after a call that may succeed when made again; doubled each time up to the API's own rate of one a second.
@@ -22,8 +24,12 @@ const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the platform is asked to wait for a start before its state is looked at: a start that failed leaves the
 /// machine stopped, and a wait for `started` does not tell.
 const WAIT_SLICE: Duration = Duration::from_secs(2);
+/// The states of a machine that is started or will be.
+const RISING: [&str; 2] = ["started", "starting"];
 /// The states of a machine whose start has come to nothing.
 const FALLEN_BACK: [&str; 4] = ["created", "stopped", "suspended", "failed"];
+/// The states of a machine that never comes back, or not without somebody's help.
+const LOST: [&str; 5] = ["destroyed", "destroying", "failed", "replaced", "migrated"];
 /// How often a machine is started before the cell counts as one that cannot be woken.
 const STARTS: usize = 3;
 /// How long one such look may take.
@@ -48,15 +54,22 @@ pub fn channel() -> (Waker, mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Waker {
-    /// Waits until the cell answers. Joins the wake that is under way, or begins one.
+    /// Waits until the cell answers, or for `patience` where there is one. Joins the wake that is under way, or begins
+    /// one; a wake that is still under way when the patience is over goes on without those who waited.
     ///
     /// Cancel safe: when the last of those who wait leaves, the wake is given up.
     ///
     /// # Errors
-    /// `Wake`, `WakeTimeout`.
-    pub async fn wake(&self, cell: &Arc<Cell>, live: &Arc<Live>) -> Result<(), StreamError> {
+    /// `Wake`, `WakeTimeout`; `Waking` where the patience is over.
+    pub async fn wake(
+        &self,
+        cell: &Arc<Cell>,
+        live: &Arc<Live>,
+        patience: Option<Duration>,
+    ) -> Result<(), StreamError> {
+        let until = patience.map(|patience| Instant::now() + patience);
         loop {
-            let mut progress = live.join_wake(&cell.placement, |progress| {
+            let (mut progress, began) = live.join_wake(&cell.placement, |progress| {
                 // The receiver is gone only with the process.
                 let _ = self.0.send(Order {
                     cell: Arc::clone(cell),
@@ -64,22 +77,38 @@ impl Waker {
                     progress,
                 });
             });
-            let outcome = match progress
-                .wait_for(|progress| *progress != WakeProgress::Waking)
-                .await
-            {
-                Ok(outcome) => outcome.clone(),
-                Err(_) => WakeProgress::Failed("the router stops".into()),
-            };
-            match outcome {
+            match ended(&mut progress, until).await {
                 WakeProgress::Ready(_) => return Ok(()),
                 WakeProgress::Failed(why) => return Err(StreamError::Wake(why)),
                 WakeProgress::TimedOut => {
                     return Err(StreamError::WakeTimeout(cell.limits.wake_timeout));
                 }
-                WakeProgress::GivenUp | WakeProgress::Waking => {}
+                WakeProgress::Waking(stage) => {
+                    live.keep_wake(&cell.placement);
+                    return Err(StreamError::Waking(stage, began.elapsed()));
+                }
+                WakeProgress::GivenUp => {}
             }
         }
+    }
+}
+
+/// How a wake ended, or how far it has come by then. Cancel safe.
+async fn ended(
+    progress: &mut watch::Receiver<WakeProgress>,
+    until: Option<Instant>,
+) -> WakeProgress {
+    let ended = progress.wait_for(|progress| !progress.is_under_way());
+    let ended = match until {
+        None => Ok(ended.await.map(|ended| ended.clone())),
+        Some(until) => timeout_at(until, ended)
+            .await
+            .map(|ended| ended.map(|ended| ended.clone())),
+    };
+    match ended {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => WakeProgress::Failed("the router stops".into()),
+        Err(_) => progress.borrow().clone(),
     }
 }
 
@@ -98,8 +127,11 @@ async fn carry_out(order: Order, machines: Arc<Machines>) {
         progress,
     } = order;
     let deadline = Instant::now() + cell.limits.wake_timeout;
+    let reach = |stage| {
+        progress.send_replace(WakeProgress::Waking(stage));
+    };
     let outcome = tokio::select! {
-        outcome = timeout_at(deadline, wake(&machines, &cell, deadline)) => match outcome {
+        outcome = timeout_at(deadline, wake(&machines, &cell, deadline, reach)) => match outcome {
             Ok(Ok(address)) => WakeProgress::Ready(address),
             Ok(Err(why)) => WakeProgress::Failed(why.into()),
             Err(_) => WakeProgress::TimedOut,
@@ -114,27 +146,47 @@ async fn carry_out(order: Order, machines: Arc<Machines>) {
             live.breaker.woke(&cell);
         }
         WakeProgress::Failed(_) | WakeProgress::TimedOut => live.breaker.failed(&cell),
-        WakeProgress::GivenUp | WakeProgress::Waking => {}
+        WakeProgress::GivenUp | WakeProgress::Waking(_) => {}
     }
     progress.send_replace(outcome);
 }
 
-/// Starts the cell's machine and waits until the cell answers; where it does.
-async fn wake(machines: &Machines, cell: &Cell, deadline: Instant) -> Result<SocketAddr, String> {
+/// Starts the cell's machine and waits until the cell answers, starting it again where it went down meanwhile; where
+/// the cell answers.
+async fn wake(
+    machines: &Machines,
+    cell: &Cell,
+    deadline: Instant,
+    reach: impl Fn(Stage),
+) -> Result<SocketAddr, String> {
     let Placement::Machine { app, machine, port } = &cell.placement else {
         return Err("it lives at an address, where nothing can start it".to_owned());
     };
-    let (app, machine) = (app.as_str(), machine.as_str());
-    tracing::info!(cell = cell.name.as_str(), app, machine, "waking");
-    let address = started(machines, app, machine, deadline).await?;
-    let address = SocketAddr::new(address.to_canonical(), *port);
-    let url = format!("http://{address}{}", cell.ready_path);
-    let mut pause = FIRST_PROBE_PAUSE;
-    while !ready(machines, cell, address, &url).await {
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
+    let machine = Subject {
+        machines,
+        app: app.as_str(),
+        machine: machine.as_str(),
+    };
+    tracing::info!(
+        cell = cell.name.as_str(),
+        app = machine.app,
+        machine = machine.machine,
+        "waking"
+    );
+    for _ in 0..STARTS {
+        reach(Stage::Asking);
+        machine.start().await?;
+        reach(Stage::Starting);
+        let Some(ip) = machine.started(deadline).await? else {
+            continue;
+        };
+        reach(Stage::Readying);
+        let address = SocketAddr::new(ip.to_canonical(), *port);
+        if machine.answers(cell, address).await? {
+            return Ok(address);
+        }
     }
-    Ok(address)
+    Err(format!("its machine did not stay started, {STARTS} times"))
 }
 
 /// Whether the cell answers. One that speaks TLS is ready once it accepts: the rest is seen when it is asked.
@@ -146,74 +198,113 @@ async fn ready(machines: &Machines, cell: &Cell, address: SocketAddr, url: &str)
     accepted.is_ok_and(|accepted| accepted.is_ok())
 }
 
-/// Starts the machine and waits until it is started, starting it again where that failed; its private address.
-async fn started(
-    machines: &Machines,
-    app: &str,
-    machine: &str,
-    deadline: Instant,
-) -> Result<IpAddr, String> {
-    for _ in 0..STARTS {
-        start(machines, app, machine).await?;
+/// The machine that is woken.
+struct Subject<'a> {
+    machines: &'a Machines,
+    app: &'a str,
+    machine: &'a str,
+}
+
+impl Subject<'_> {
+    /// Asks for the start until it is granted, or the machine is found on its way.
+    async fn start(&self) -> Result<(), String> {
+        let mut backoff = Backoff::default();
+        loop {
+            let not_before = match self.machines.start(self.app, self.machine).await {
+                Ok(()) => return Ok(()),
+                // A machine that is started, or on its way down, is refused too: its state tells which.
+                Err(ApiError::Refused(status, said)) if status != StatusCode::UNAUTHORIZED => {
+                    match self.look().await {
+                        Ok(found) if RISING.contains(&found.state.as_str()) => return Ok(()),
+                        Ok(found) if LOST.contains(&found.state.as_str()) => {
+                            return Err(format!("its machine is {}: {said}", found.state));
+                        }
+                        Ok(_) => None,
+                        Err(error) => retryable(error)?,
+                    }
+                }
+                Err(error) => retryable(error)?,
+            };
+            backoff.pause(not_before).await;
+        }
+    }
+
+    /// Waits until the machine is started; its private address, or `None` where it went down again.
+    async fn started(&self, deadline: Instant) -> Result<Option<IpAddr>, String> {
+        let mut backoff = Backoff::default();
         loop {
             let patience = deadline.saturating_duration_since(Instant::now());
-            match machines
-                .wait_started(app, machine, patience.min(WAIT_SLICE))
-                .await
-            {
-                Ok(_) => match machines.machine(app, machine).await {
+            let waited =
+                self.machines
+                    .wait_started(self.app, self.machine, patience.min(WAIT_SLICE));
+            let not_before = match waited.await {
+                Ok(_) => match self.look().await {
                     Ok(found) if found.state == "started" => {
-                        return found.private_ip.ok_or_else(|| {
-                            "the Machines API names no private address for it".to_owned()
-                        });
+                        let none = "the Machines API names no private address for it";
+                        return found.private_ip.map(Some).ok_or_else(|| none.to_owned());
                     }
-                    Ok(found) if FALLEN_BACK.contains(&found.state.as_str()) => break,
-                    Ok(_) => {}
+                    Ok(found) if FALLEN_BACK.contains(&found.state.as_str()) => return Ok(None),
+                    Ok(found) if LOST.contains(&found.state.as_str()) => {
+                        return Err(format!("its machine is {}", found.state));
+                    }
+                    Ok(_) => None,
                     Err(error) => retryable(error)?,
                 },
                 Err(error) => retryable(error)?,
-            }
-            sleep(FIRST_PAUSE).await;
+            };
+            backoff.pause(not_before).await;
         }
     }
-    Err(format!("its machine did not stay started, {STARTS} times"))
-}
 
-/// Asks for the start until it is granted, or the machine is found on its way.
-async fn start(machines: &Machines, app: &str, machine: &str) -> Result<(), String> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match machines.start(app, machine).await {
-            Ok(()) => return Ok(()),
-            // A machine that is started, or on its way down, is refused too: its state tells which.
-            Err(ApiError::Refused(status, said)) if status != http::StatusCode::UNAUTHORIZED => {
-                match machines.machine(app, machine).await {
-                    Ok(found) if matches!(found.state.as_str(), "started" | "starting") => {
-                        return Ok(());
-                    }
-                    Ok(found)
-                        if matches!(
-                            found.state.as_str(),
-                            "destroyed" | "destroying" | "failed" | "replaced" | "migrated"
-                        ) =>
-                    {
-                        return Err(format!("its machine is {}: {said}", found.state));
-                    }
+    /// Waits until the cell answers; whether it does, or else its machine went down again.
+    async fn answers(&self, cell: &Cell, address: SocketAddr) -> Result<bool, String> {
+        let url = format!("http://{address}{}", cell.ready_path);
+        let mut pause = FIRST_PROBE_PAUSE;
+        let mut looked = Instant::now();
+        while !ready(self.machines, cell, address, &url).await {
+            if looked.elapsed() > WAIT_SLICE {
+                looked = Instant::now();
+                match self.look().await {
+                    Ok(found) if FALLEN_BACK.contains(&found.state.as_str()) => return Ok(false),
                     Ok(_) => {}
-                    Err(error) => retryable(error)?,
+                    Err(error) => {
+                        retryable(error)?;
+                    }
                 }
             }
-            Err(error) => retryable(error)?,
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        Ok(true)
+    }
+
+    async fn look(&self) -> Result<Machine, ApiError> {
+        self.machines.machine(self.app, self.machine).await
     }
 }
 
-/// Passes over what may go better next time.
-fn retryable(error: ApiError) -> Result<(), String> {
+/// Passes over what may go better next time; how long not to try, where the API says so.
+fn retryable(error: ApiError) -> Result<Option<Duration>, String> {
     match error {
-        ApiError::RateLimited | ApiError::Unavailable(_) => Ok(()),
+        ApiError::RateLimited(not_before) | ApiError::Unavailable(_, not_before) => Ok(not_before),
         ApiError::Refused(..) => Err(error.to_string()),
+    }
+}
+
+/// Pauses between calls that may succeed when made again: each twice as long, half of it at random, so that those who
+/// failed together do not come back together.
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Backoff {
+    async fn pause(&mut self, not_before: Option<Duration>) {
+        let pause = self.0.mul_f64(0.5 + 0.5 * chance());
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        sleep(not_before.unwrap_or_default() + pause).await;
     }
 }

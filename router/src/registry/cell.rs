@@ -34,6 +34,8 @@ pub struct Cell {
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
     pub may_replay: bool,
+    /// Which requests wake it.
+    pub wake_for: WakeFor,
     /// The hosts it answers at besides its subdomain, in the order of the file.
     pub hosts: Box<[HostRule]>,
     /// The path prefixes it answers at, in the order of the file.
@@ -158,6 +160,21 @@ impl Identity {
         [("challenge", Identity::Challenge), ("none", Identity::None)];
 }
 
+/// Which requests wake a sleeping cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeFor {
+    /// Every one.
+    All,
+    /// Those that say neither that they are fetched ahead, nor that a crawler or a health check sends them.
+    Visitors,
+}
+
+impl WakeFor {
+    /// Every choice with its name in the file.
+    pub(super) const ALL: [(&'static str, WakeFor); 2] =
+        [("all", WakeFor::All), ("visitors", WakeFor::Visitors)];
+}
+
 /// What a cell may take of the router, and how long the router waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
@@ -180,6 +197,8 @@ pub struct Limits {
     pub tunnel_idle_timeout: Duration,
     /// From the call that starts the machine until the cell is ready.
     pub wake_timeout: Duration,
+    /// For a browser's navigation to a sleeping cell, until it gets a page that refreshes itself.
+    pub waking_page_after: Duration,
     /// For a request that waits until a paused cell is active again.
     pub hold_timeout: Duration,
     /// What `retry-after` says when the cell cannot answer now.

@@ -36,6 +36,8 @@ pub(super) enum Key {
     IdleTimeout,
     TunnelIdleTimeout,
     WakeTimeout,
+    WakingPageAfter,
+    WakeFor,
     HoldTimeout,
     RetryAfter,
     ReadyPath,

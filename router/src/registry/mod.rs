@@ -30,6 +30,7 @@ mod tests;
 
 pub use self::cell::{
     Admission, Cell, Identity, Limits, PathRule, Placement, Replay, SecretSource, Tls, TrustSource,
+    WakeFor,
 };
 pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};

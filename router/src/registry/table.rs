@@ -1,6 +1,6 @@
 //! The table itself: every key of the file format, version 1. See [`super::fields`] for what the columns mean.
 
-use super::cell::{Admission, Identity, ReplayKind};
+use super::cell::{Admission, Identity, ReplayKind, WakeFor};
 use super::fields::{Field, KEYS, Key, Kind, Scope, Unit};
 use super::host::{DOMAIN_PATTERN, HOST_MAX};
 use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
@@ -18,6 +18,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 static STATES: [&str; 4] = words(&Admission::ALL);
 static REPLAYS: [&str; 3] = words(&ReplayKind::ALL);
 static IDENTITIES: [&str; 2] = words(&Identity::ALL);
+static WAKE_FOR: [&str; 2] = words(&WakeFor::ALL);
 
 const fn words<T, const N: usize>(all: &[(&'static str, T); N]) -> [&'static str; N] {
     let mut words = [""; N];
@@ -316,6 +317,25 @@ pub(super) static FIELDS: [Field; KEYS] = [
         kind: milliseconds(100, 600_000, 60_000),
         doc: "From the start of a sleeping machine until the cell is ready.",
         example: "60000",
+    },
+    Field {
+        key: Key::WakingPageAfter,
+        name: "waking_page_after_ms",
+        scopes: BOTH,
+        kind: milliseconds(0, 600_000, 1_500),
+        doc: "How long a browser's navigation waits for a sleeping cell before it gets a page that says how far the wake is and refreshes itself; 0 for at once. All else waits as long as wake_timeout_ms.",
+        example: "1500",
+    },
+    Field {
+        key: Key::WakeFor,
+        name: "wake_for",
+        scopes: BOTH,
+        kind: Kind::Choice {
+            words: &WAKE_FOR,
+            default: "all",
+        },
+        doc: "all: every request wakes a sleeping cell. visitors: crawlers, link previews, health checks and prefetches do not; they get 503 while it sleeps, and are relayed rather than replayed.",
+        example: r#""visitors""#,
     },
     Field {
         key: Key::HoldTimeout,

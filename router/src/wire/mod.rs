@@ -9,6 +9,7 @@ pub mod hop_by_hop;
 pub mod identity;
 pub mod signature;
 pub mod strict;
+pub mod visitor;
 
 use http::HeaderName;
 

@@ -17,6 +17,7 @@ fn conflict(text: &str) -> Error {
     Error(
         StatusCode::CONFLICT,
         json!({ "status": "error", "message": text, "code": "invalid" }),
+        None,
     )
 }
 
@@ -45,7 +46,7 @@ pub(super) fn check(
 }
 
 pub(super) async fn show(at: At, Shared(platform): Shared<App>) -> Answer {
-    let machine = known(&platform, &at, Action::Lease)?;
+    let machine = known(&platform, &at, Action::Lease).await?;
     let (nonce, expires) = held(&platform, &machine).ok_or_else(|| Error::new(404, "no lease"))?;
     Ok(shown(&nonce, expires, StatusCode::OK))
 }
@@ -62,7 +63,7 @@ pub(super) async fn take(
     headers: HeaderMap,
     body: Option<Json<Ttl>>,
 ) -> Answer {
-    let machine = known(&platform, &at, Action::Lease)?;
+    let machine = known(&platform, &at, Action::Lease).await?;
     check(&platform, &machine, &headers)?;
     // Clients pass the time in the query, the documentation has it in the body.
     let ttl = query
@@ -76,7 +77,7 @@ pub(super) async fn take(
 }
 
 pub(super) async fn release(at: At, Shared(platform): Shared<App>, headers: HeaderMap) -> Answer {
-    let machine = known(&platform, &at, Action::Lease)?;
+    let machine = known(&platform, &at, Action::Lease).await?;
     check(&platform, &machine, &headers)?;
     machine.with_config(|config| config.lease = None);
     Ok(ok())

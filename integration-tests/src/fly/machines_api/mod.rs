@@ -57,7 +57,7 @@ pub(crate) async fn serve(platform: Arc<Platform>, listener: TcpListener) {
 
 /// A refusal, as `{"error": …}`.
 #[derive(Debug)]
-struct Error(StatusCode, Value);
+struct Error(StatusCode, Value, Option<u64>);
 
 impl Error {
     fn new(status: u16, text: impl Into<String>) -> Self {
@@ -65,6 +65,7 @@ impl Error {
         Self(
             StatusCode::from_u16(status).expect("valid statuses only"),
             json!({ "error": text }),
+            None,
         )
     }
 }
@@ -77,7 +78,13 @@ impl From<Refused> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        (self.0, Json(self.1)).into_response()
+        let mut answer = (self.0, Json(self.1)).into_response();
+        if let Some(seconds) = self.2 {
+            answer
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+        }
+        answer
     }
 }
 
@@ -104,10 +111,12 @@ async fn gate(Shared(platform): Shared<App>, request: Request, next: Next) -> Re
 }
 
 /// Counts the call, then lets faults and the rate limit speak.
-fn called(platform: &Platform, action: Action, subject: &str) -> Result<(), Error> {
+async fn called(platform: &Platform, action: Action, subject: &str) -> Result<(), Error> {
     let allowed = platform.call(action, subject);
-    if let Some(status) = platform.faults.api_fault(action, subject) {
-        return Err(Error::new(status, "emulated fault"));
+    platform.faults.before_answer(action, subject).await;
+    if let Some(fault) = platform.faults.api_fault(action, subject) {
+        let Error(status, words, _) = Error::new(fault.status, "emulated fault");
+        return Err(Error(status, words, fault.retry_after_s));
     }
     allowed
         .then_some(())
@@ -116,17 +125,17 @@ fn called(platform: &Platform, action: Action, subject: &str) -> Result<(), Erro
 
 type At = Path<(String, String)>;
 
-fn known(platform: &Platform, at: &At, action: Action) -> Result<Arc<Machine>, Error> {
+async fn known(platform: &Platform, at: &At, action: Action) -> Result<Arc<Machine>, Error> {
     let (app, id) = &at.0;
-    called(platform, action, id)?;
+    called(platform, action, id).await?;
     let machine = platform.machine(id).filter(|machine| machine.app == *app);
     machine
         .filter(|machine| machine.state() != State::Destroyed)
         .ok_or_else(|| Error::new(404, "machine not found"))
 }
 
-fn in_app(platform: &Platform, app: &str, action: Action) -> Result<(), Error> {
-    called(platform, action, app)?;
+async fn in_app(platform: &Platform, app: &str, action: Action) -> Result<(), Error> {
+    called(platform, action, app).await?;
     platform
         .has_app(app)
         .then_some(())
@@ -142,7 +151,7 @@ async fn list(
     Query(query): Query<Vec<(String, String)>>,
     Shared(platform): Shared<App>,
 ) -> Answer {
-    in_app(&platform, &app, Action::List)?;
+    in_app(&platform, &app, Action::List).await?;
     let fits = |machine: &Arc<Machine>| {
         query.iter().all(|(key, wanted)| match key.as_str() {
             "region" => machine.region == *wanted,
@@ -161,7 +170,7 @@ async fn list(
 }
 
 async fn show(at: At, Shared(platform): Shared<App>) -> Answer {
-    Ok(Json(known(&platform, &at, Action::Get)?.to_json()).into_response())
+    Ok(Json(known(&platform, &at, Action::Get).await?.to_json()).into_response())
 }
 
 #[derive(Deserialize)]
@@ -178,7 +187,7 @@ async fn create(
     Shared(platform): Shared<App>,
     Json(asked): Json<Create>,
 ) -> Answer {
-    in_app(&platform, &app, Action::Create)?;
+    in_app(&platform, &app, Action::Create).await?;
     if asked.config.get("image").is_none() {
         return Err(Error::new(400, "config.image is required"));
     }
@@ -240,7 +249,7 @@ async fn update(
     headers: HeaderMap,
     Json(asked): Json<Update>,
 ) -> Answer {
-    let machine = known(&platform, &at, Action::Update)?;
+    let machine = known(&platform, &at, Action::Update).await?;
     lease::check(&platform, &machine, &headers)?;
     let current = machine.with_config(|config| config.instance_id());
     if asked
@@ -263,7 +272,7 @@ async fn destroy(
     Query(query): Query<Vec<(String, String)>>,
     Shared(platform): Shared<App>,
 ) -> Answer {
-    let machine = known(&platform, &at, Action::Delete)?;
+    let machine = known(&platform, &at, Action::Delete).await?;
     let forced = query
         .iter()
         .any(|(key, value)| (key == "force" || key == "kill") && value == "true");
@@ -275,7 +284,7 @@ async fn destroy(
 }
 
 async fn start(at: At, Shared(platform): Shared<App>, headers: HeaderMap) -> Answer {
-    let machine = known(&platform, &at, Action::Start)?;
+    let machine = known(&platform, &at, Action::Start).await?;
     lease::check(&platform, &machine, &headers)?;
     let previous = machine.state().name();
     // On a running machine this is an error without harm (fly-platform 3.5).
@@ -287,7 +296,7 @@ async fn start(at: At, Shared(platform): Shared<App>, headers: HeaderMap) -> Ans
 }
 
 async fn stop(at: At, Shared(platform): Shared<App>, headers: HeaderMap) -> Answer {
-    let machine = known(&platform, &at, Action::Stop)?;
+    let machine = known(&platform, &at, Action::Stop).await?;
     lease::check(&platform, &machine, &headers)?;
     let before = machine.begin_stop()?;
     tokio::spawn(async move { machine.finish_stop(before).await });
@@ -295,7 +304,7 @@ async fn stop(at: At, Shared(platform): Shared<App>, headers: HeaderMap) -> Answ
 }
 
 async fn suspend(at: At, Shared(platform): Shared<App>) -> Answer {
-    known(&platform, &at, Action::Suspend)?.suspend()?;
+    known(&platform, &at, Action::Suspend).await?.suspend()?;
     Ok(ok())
 }
 
@@ -307,7 +316,7 @@ struct Wait {
 }
 
 async fn wait(at: At, Query(wait): Query<Wait>, Shared(platform): Shared<App>) -> Answer {
-    let machine = known(&platform, &at, Action::Wait)?;
+    let machine = known(&platform, &at, Action::Wait).await?;
     let wanted = match wait.state.as_deref().unwrap_or("started") {
         "started" => State::Started,
         "stopped" => State::Stopped,
@@ -338,13 +347,13 @@ async fn wait(at: At, Query(wait): Query<Wait>, Shared(platform): Shared<App>) -
 }
 
 async fn cordon(at: At, Shared(platform): Shared<App>, action: Action) -> Answer {
-    let machine = known(&platform, &at, action)?;
+    let machine = known(&platform, &at, action).await?;
     machine.with_config(|config| config.cordoned = action == Action::Cordon);
     Ok(ok())
 }
 
 async fn metadata(at: At, Shared(platform): Shared<App>) -> Answer {
-    let machine = known(&platform, &at, Action::Metadata)?;
+    let machine = known(&platform, &at, Action::Metadata).await?;
     Ok(Json(machine.with_config(|config| config.metadata.clone())).into_response())
 }
 
@@ -360,19 +369,19 @@ async fn set_metadata(
     Shared(platform): Shared<App>,
     Json(set): Json<MetadataValue>,
 ) -> Answer {
-    let machine = known(&platform, &Path((app, id)), Action::Metadata)?;
+    let machine = known(&platform, &Path((app, id)), Action::Metadata).await?;
     machine.with_config(|config| config.metadata.insert(key, set.value));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn unset_metadata(Path((app, id, key)): AtKey, Shared(platform): Shared<App>) -> Answer {
-    let machine = known(&platform, &Path((app, id)), Action::Metadata)?;
+    let machine = known(&platform, &Path((app, id)), Action::Metadata).await?;
     machine.with_config(|config| config.metadata.remove(&key));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn volumes(Path(app): Path<String>, Shared(platform): Shared<App>) -> Answer {
-    in_app(&platform, &app, Action::Volumes)?;
+    in_app(&platform, &app, Action::Volumes).await?;
     Ok(Json(platform.volumes(&app)).into_response())
 }
 
@@ -381,13 +390,13 @@ async fn create_volume(
     Shared(platform): Shared<App>,
     Json(asked): Json<Value>,
 ) -> Answer {
-    in_app(&platform, &app, Action::Volumes)?;
+    in_app(&platform, &app, Action::Volumes).await?;
     Ok(Json(platform.create_volume(&app, &asked)).into_response())
 }
 
 async fn volume(at: At, Shared(platform): Shared<App>) -> Answer {
     let (app, id) = at.0;
-    in_app(&platform, &app, Action::Volumes)?;
+    in_app(&platform, &app, Action::Volumes).await?;
     let found = platform
         .volumes(&app)
         .unwrap_or_default()

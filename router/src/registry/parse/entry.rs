@@ -9,13 +9,15 @@ use super::object::{Settings, default_choice, default_flag, default_number, defa
 use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
 use super::tls::{self, read_tls};
-use crate::registry::cell::{Admission, Cell, Identity, Limits, PathRule, Replay, ReplayKind};
+use crate::registry::cell::{
+    Admission, Cell, Identity, Limits, PathRule, Replay, ReplayKind, WakeFor,
+};
 use crate::registry::fields::{Key, Scope};
 use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
-const LIMIT_KEYS: [Key; 11] = [
+const LIMIT_KEYS: [Key; 12] = [
     Key::MaxInFlight,
     Key::QueueTimeout,
     Key::MaxBodyBytes,
@@ -25,6 +27,7 @@ const LIMIT_KEYS: [Key; 11] = [
     Key::IdleTimeout,
     Key::TunnelIdleTimeout,
     Key::WakeTimeout,
+    Key::WakingPageAfter,
     Key::HoldTimeout,
     Key::RetryAfter,
 ];
@@ -117,6 +120,7 @@ pub(super) fn read_entry<'t>(
                 .flag(Key::MayReplay)
                 .or(defaults.settings.flag(Key::MayReplay))
                 .unwrap_or_else(|| default_flag(Key::MayReplay)),
+            wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
             hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
             paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),
         }),
@@ -159,6 +163,7 @@ fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
         idle_timeout: milliseconds(Key::IdleTimeout),
         tunnel_idle_timeout: milliseconds(Key::TunnelIdleTimeout),
         wake_timeout: milliseconds(Key::WakeTimeout),
+        waking_page_after: milliseconds(Key::WakingPageAfter),
         hold_timeout: milliseconds(Key::HoldTimeout),
         retry_after: Duration::from_secs(number(Key::RetryAfter)),
     }

@@ -2,6 +2,8 @@
 //!
 //! Every text to a client is dull; what went wrong in detail is for the log.
 
+mod waking_page;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,16 +11,20 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
+use self::waking_page::Progress;
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, ReplayKind};
 use crate::outbound::StreamError;
 use crate::registry::Placement;
-use crate::wire::fly;
 use crate::wire::strict::Fault;
+use crate::wire::{fly, visitor};
 
 /// The status of a replay instruction. The edge takes any; this one is honest to a client that, by a mistake in the
 /// set-up, gets to see it.
 const REPLAY_STATUS: StatusCode = StatusCode::CONFLICT;
+
+/// How often the waking page is loaded again by itself.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// An answer of the router's own, with its body.
 pub type Words = Response<Bytes>;
@@ -118,6 +124,13 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
             "Too many requests at once. Please try again soon.",
             Some(after),
         ),
+        Answer::BreakerOpen(left) if audience.navigates => {
+            return waking(
+                Progress::Failed(left),
+                StatusCode::SERVICE_UNAVAILABLE,
+                left,
+            );
+        }
         Answer::BreakerOpen(left) => (StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, Some(left)),
     };
     page(status, answer.reason(), text, retry_after, audience)
@@ -150,6 +163,7 @@ pub fn fault(fault: Fault) -> Words {
     let audience = Audience {
         wanted: Wanted::Text,
         head_only: false,
+        navigates: false,
     };
     page(fault.status(), fault.name(), text, None, audience)
 }
@@ -161,8 +175,8 @@ pub struct Failure {
     pub words: Words,
     /// The reason's name in logs.
     pub reason: &'static str,
-    /// Who made it.
-    pub blame: Blame,
+    /// Who made it, if anybody did.
+    pub blame: Option<Blame>,
 }
 
 /// What went wrong on the way to the cell, `retry_after` being how long the cell's entry asks clients to wait.
@@ -205,6 +219,23 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             SLOW,
             Blame::Cell,
         ),
+        StreamError::Waking(stage, for_so_long) => {
+            let progress = Progress::Waking(*stage, *for_so_long);
+            return Failure {
+                words: waking(progress, StatusCode::SERVICE_UNAVAILABLE, REFRESH),
+                reason: "waking",
+                blame: None,
+            };
+        }
+        StreamError::Asleep => {
+            let text = "What is at this address is asleep, and wakes for visitors only.";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Failure {
+                words: page(status, "asleep", text, Some(retry_after), audience),
+                reason: "asleep",
+                blame: None,
+            };
+        }
         StreamError::TooManyHeld => (
             StatusCode::SERVICE_UNAVAILABLE,
             "too_many_held",
@@ -254,11 +285,17 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             Blame::Client,
         ),
     };
-    let retry_after = status.is_server_error().then_some(retry_after);
+    let after = status.is_server_error().then_some(retry_after);
+    let words = match error {
+        StreamError::Wake(_) | StreamError::WakeTimeout(_) if audience.navigates => {
+            waking(Progress::Failed(retry_after), status, retry_after)
+        }
+        _ => page(status, reason, text, after, audience),
+    };
     Failure {
-        words: page(status, reason, text, retry_after, audience),
+        words,
         reason,
-        blame,
+        blame: Some(blame),
     }
 }
 
@@ -287,9 +324,33 @@ fn page(
         ),
         Wanted::Text => format!("{text}\n"),
     };
+    let mut response = own(status, wanted, body, retry_after, audience.head_only);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
+    }
+    response
+}
+
+/// How the wake of a cell stands, as a page that a browser loads again by itself.
+fn waking(progress: Progress, status: StatusCode, retry_after: Duration) -> Words {
+    let body = progress.page(REFRESH);
+    own(status, Wanted::Html, body, Some(retry_after), false)
+}
+
+/// An answer that no cache stores.
+fn own(
+    status: StatusCode,
+    wanted: Wanted,
+    body: String,
+    retry_after: Option<Duration>,
+    head_only: bool,
+) -> Words {
     let length = HeaderValue::from(body.len());
     // An answer to HEAD says how long its body would be, and has none (RFC 9110 section 9.3.2).
-    let body = if audience.head_only {
+    let body = if head_only {
         Bytes::new()
     } else {
         Bytes::from(body)
@@ -306,12 +367,6 @@ fn page(
     if let Some(after) = retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        );
-    }
     response
 }
 
@@ -326,15 +381,22 @@ fn whole_seconds(after: Duration) -> u64 {
 pub struct Audience {
     wanted: Wanted,
     head_only: bool,
+    navigates: bool,
 }
 
 impl Audience {
-    /// Whoever sent this head.
-    pub fn of(head: &Parts) -> Self {
+    /// Whoever sent this head, and a body or none.
+    pub fn of(head: &Parts, without_body: bool) -> Self {
         Self {
             wanted: Wanted::of(&head.headers),
             head_only: head.method == Method::HEAD,
+            navigates: without_body && visitor::is_navigation(&head.method, &head.headers),
         }
+    }
+
+    /// Whether it is a browser that shows to a person what it gets, and that will come again if told so.
+    pub fn navigates(&self) -> bool {
+        self.navigates
     }
 }
 
