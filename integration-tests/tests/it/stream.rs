@@ -441,6 +441,39 @@ async fn an_early_answer_arrives_whole_and_its_connection_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn an_early_answer_survives_the_reset_that_follows_it() {
+    let (router, cell) = scripted().await;
+    // Whether the reset is seen by a write or by a read is a race, so there are several.
+    for _ in 0..50 {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        client
+            .write(format!(
+                "PUT /x HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2000000\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        let (mut upstream, _) = cell.request().await;
+        let sending = tokio::spawn(async move {
+            client.write(vec![0; 2_000_000]).await.unwrap();
+            client.answer().await
+        });
+        upstream.bytes(100_000).await.unwrap();
+        upstream
+            .write("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 9\r\n\r\ntoo large")
+            .await
+            .unwrap();
+        upstream.finish().await.unwrap();
+        // Closing with bytes unread is what resets a connection.
+        drop(upstream);
+        let answer = sending.await.unwrap().unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (413, "too large".to_owned())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_real_cells_413_reaches_a_client_that_goes_on_sending() {
     let (router, _cell, _fly) = real(alice().env("CELL_MAX_UPLOAD_BYTES", "100000")).await;
     for version in [Http::One, Http::Two] {

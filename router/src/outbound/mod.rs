@@ -5,6 +5,7 @@
 pub mod dial;
 pub mod hold;
 pub mod identity;
+pub mod last_word;
 pub mod machines;
 pub mod pace;
 pub mod pool;

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
+use super::last_word::LastWord;
 use super::socket::{Heard, Socket};
 use crate::account::body::Relayed;
 use crate::live::trust::Trust;
@@ -63,7 +64,7 @@ impl Connection {
         let heard = socket.heard();
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES)
-            .handshake(TokioIo::new(socket))
+            .handshake(TokioIo::new(LastWord::new(socket)))
             .await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         Ok(Self {
