@@ -105,19 +105,18 @@ class Check:
 class System:
     """`fly-local` with its routers and cells. Everything ends with it."""
 
-    def __init__(self, cells, fast, release):
-        self.fast = fast
+    def __init__(self, cells, given):
+        self.fast, self.pictures = given.fast, given.pictures
         self.rows = []
-        self.checked = threading.local()
         self.folder = tempfile.TemporaryDirectory(prefix="clients-")
         self.work = pathlib.Path(self.folder.name)
         self._lines, self._lock = [], threading.Lock()
         self.ca = certificates(self.work)
         (self.work / "cells.json").write_text(json.dumps(cells))
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-        binaries = target / ("release" if release else "debug")
+        binaries = target / ("release" if given.release else "debug")
         subprocess.run(
-            ["cargo", "build", "--quiet", "--workspace", "--bins", *(["--release"] if release else [])], cwd=ROOT, check=True
+            [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--workspace", "--bins", *(["--release"] if given.release else [])], cwd=ROOT, check=True
         )
         described = self.work / "described.json"
         self.process = subprocess.Popen(
@@ -226,7 +225,7 @@ class System:
                 traceback.print_exc()
         self.row(client, did, str(way), check.lanes(), result, check.sha256_equal, time.monotonic() - began)
         if result != "passed":
-            for line in self.log(check.first_line)[-12:]:
+            for line in self.log(check.first_line)[-5:]:
                 print(f"    {line[:700]}", file=sys.stderr)
 
     def row(self, client, did, way, lanes, result, sha256_equal=None, seconds=0.0):
