@@ -68,6 +68,9 @@ struct Explain {
     /// As if the router ran on Fly.io and the request came through its edge (known from FLY_MACHINE_ID otherwise).
     #[arg(long)]
     on_fly: bool,
+    /// As if requests by plain HTTP were redirected to https.
+    #[arg(long, env = "CELL_ROUTER_HTTPS_REDIRECT", value_parser = clap::builder::FalseyValueParser::new())]
+    https_redirect: bool,
     /// The largest body in bytes that is answered with a replay.
     #[arg(long, env = "CELL_ROUTER_REPLAY_MAX_BYTES", default_value_t = REPLAY_MAX_BYTES)]
     replay_max_bytes: u64,
@@ -153,6 +156,7 @@ fn explain(arguments: Explain) -> Result<(), String> {
             (None, false) => BodyLength::None,
         },
         place: if arguments.on_fly { on_fly() } else { place() },
+        https_redirect: arguments.https_redirect.then_some(443),
         replay_max_bytes: arguments.replay_max_bytes,
         asleep: arguments.asleep,
         state: CellState {

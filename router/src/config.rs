@@ -93,6 +93,13 @@ pub struct Settings {
     /// client is chosen by name; the folder is read again when it changes.
     #[arg(long, env = "CELL_ROUTER_TLS_CERTIFICATES")]
     pub tls_certificates: Option<PathBuf>,
+    /// Redirects requests that came by plain HTTP to https, except those below /.well-known/acme-challenge/. Needs
+    /// --tls-listen, or a trusted proxy that says by X-Forwarded-Proto what the client spoke.
+    #[arg(long, env = "CELL_ROUTER_HTTPS_REDIRECT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub https_redirect: bool,
+    /// Port at which clients reach https, for redirects.
+    #[arg(long, env = "CELL_ROUTER_HTTPS_PORT", default_value_t = 443, value_parser = clap::value_parser!(u16).range(1..))]
+    pub https_port: u16,
     /// Unix socket by which a newer router takes the listening sockets over: one that answers there at the start hands them
     /// out and drains. Only the same user may; a path of one's own for each set of routers.
     #[arg(long, env = "CELL_ROUTER_TAKEOVER")]
@@ -135,6 +142,16 @@ pub struct Settings {
     /// The most client connections at once, over all workers; further ones wait in the kernel.
     #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections: u64,
+    /// The most connections that one client may have at once: an IPv4 address, or a /64 network of IPv6. Further ones get
+    /// 429, or are closed where TLS is spoken. Trusted proxies are no clients.
+    #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections_per_client: u64,
+    /// The most TLS handshakes at once, over all workers; further ones wait their turn.
+    #[arg(long, env = "CELL_ROUTER_MAX_TLS_HANDSHAKES", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_tls_handshakes: u64,
+    /// Time for a TLS handshake, its turn included, in milliseconds; else the connection is closed.
+    #[arg(long, env = "CELL_ROUTER_TLS_HANDSHAKE_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub tls_handshake_timeout_ms: u64,
     /// The most requests that wait for a sleeping or paused cell at once, over all cells; further ones get 503.
     #[arg(long, env = "CELL_ROUTER_MAX_HELD", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_held: u64,
@@ -163,6 +180,8 @@ pub struct Config {
     pub tls_listen: Vec<SocketAddr>,
     /// The folder of certificates.
     pub tls_certificates: Option<PathBuf>,
+    /// Where requests that came by plain HTTP are redirected: the port of https; `None` if they are served.
+    pub https_redirect: Option<u16>,
     /// The Unix socket by which listening sockets are taken over.
     pub takeover: Option<PathBuf>,
     /// Where the router runs.
@@ -189,6 +208,12 @@ pub struct Config {
     pub max_headers: usize,
     /// The most client connections.
     pub max_connections: usize,
+    /// The most connections of one client.
+    pub max_connections_per_client: usize,
+    /// The most TLS handshakes at once.
+    pub max_tls_handshakes: usize,
+    /// Time for a TLS handshake.
+    pub tls_handshake_timeout: Duration,
     /// The most waiting requests.
     pub max_held: usize,
     /// Idle connections kept for each cell and worker.
@@ -266,6 +291,7 @@ impl Settings {
             listen: self.listen,
             tls_listen: self.tls_listen,
             tls_certificates: self.tls_certificates,
+            https_redirect: self.https_redirect.then_some(self.https_port),
             takeover: self.takeover,
             place,
             trusted,
@@ -279,6 +305,10 @@ impl Settings {
             max_head_bytes: usize::try_from(self.max_head_bytes).unwrap_or(usize::MAX),
             max_headers: usize::try_from(self.max_headers).unwrap_or(usize::MAX),
             max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            max_connections_per_client: usize::try_from(self.max_connections_per_client)
+                .unwrap_or(usize::MAX),
+            max_tls_handshakes: usize::try_from(self.max_tls_handshakes).unwrap_or(usize::MAX),
+            tls_handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
             max_held: usize::try_from(self.max_held).unwrap_or(usize::MAX),
             pool_size: self.pool_size,
             pool_idle: Duration::from_millis(self.pool_idle_ms),

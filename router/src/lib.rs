@@ -39,6 +39,7 @@ use crate::inbound::accept;
 use crate::inbound::takeover::{Offer, Taken, TakeoverError, take};
 use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
+use crate::live::clients::Clients;
 use crate::live::drain::{Drain, Stop};
 use crate::live::snapshot::Publisher;
 use crate::outbound::machines::Machines;
@@ -54,6 +55,8 @@ pub enum RunError {
     Listen(SocketAddr, io::Error),
     /// The listening sockets cannot be taken over, or not be offered.
     Takeover(PathBuf, TakeoverError),
+    /// Every request would be redirected for ever: nothing here is https.
+    HttpsRedirect,
     /// There is no certificate to serve with.
     Certificates(String),
     /// The TLS library cannot be set up.
@@ -71,6 +74,10 @@ impl fmt::Display for RunError {
                 "cannot listen on {address}: {error}; choose another with --listen"
             ),
             Self::Takeover(path, error) => write!(f, "--takeover {}: {error}", path.display()),
+            Self::HttpsRedirect => f.write_str(
+                "--https-redirect: no client could ever come by https; give --tls-listen, or name the proxy that \
+                 speaks TLS with --trusted-proxies",
+            ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
@@ -88,6 +95,10 @@ impl std::error::Error for RunError {}
 pub fn run(config: Config) -> Result<(), RunError> {
     let (source, snapshot) = Source::open(config.registry.clone())
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
+    if config.https_redirect.is_some() && config.tls_listen.is_empty() && config.trusted.is_empty()
+    {
+        return Err(RunError::HttpsRedirect);
+    }
     let cells = snapshot.registry.len();
     let chooser = Arc::new(Chooser::default());
     let folder = config
@@ -117,6 +128,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
         permits: Arc::new(Semaphore::new(
             config.max_connections.min(Semaphore::MAX_PERMITS),
         )),
+        handshakes: Arc::new(Semaphore::new(
+            config.max_tls_handshakes.min(Semaphore::MAX_PERMITS),
+        )),
+        clients: Arc::new(Clients::new(config.max_connections_per_client)),
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),

@@ -127,6 +127,10 @@ impl Service {
         let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
         let surroundings = Surroundings {
             through_edge: peer.trusted && self.config.place != Place::Elsewhere,
+            https_at: self
+                .config
+                .https_redirect
+                .filter(|_| identity::plain_http(&head.headers, peer)),
             replay_max_bytes: self.config.replay_max_bytes,
             pseudonym: &self.config.pseudonym,
         };
@@ -208,6 +212,14 @@ impl Service {
             Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
             Decision::Answer(Answer::Full(_)) if !found.cell.limits.queue_timeout.is_zero() => {
                 Outcome::Queue(Arc::clone(found.cell))
+            }
+            Decision::Answer(answer @ Answer::UseHttps(port)) => {
+                let https = facts.https(port);
+                let location = https.and_then(|https| HeaderValue::try_from(https).ok());
+                Outcome::Words(respond::elsewhere(
+                    refuse(answer, audience, record),
+                    location,
+                ))
             }
             Decision::Answer(answer) => Outcome::Words(refuse(answer, audience, record)),
             Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),

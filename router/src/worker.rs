@@ -13,16 +13,22 @@ use tokio_rustls::TlsAcceptor;
 use crate::account::log::AccessLog;
 use crate::config::Config;
 use crate::inbound::client::ClientSocket;
+use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
+use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
 use crate::live::snapshot::{Current, Publisher};
 use crate::outbound::dial::Dialer;
 use crate::outbound::pool::Pool;
 use crate::outbound::stream::Upstream;
 use crate::outbound::wake::Waker;
+use crate::respond;
 use crate::service::{Ids, Service};
 use crate::wire::identity::Peer;
+
+/// Refused clients that each worker lets see why, at once.
+const TURNED_AWAY: usize = 128;
 
 /// A listening socket, and whether TLS is spoken on it.
 pub(crate) struct Listener {
@@ -39,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) signal: Signal,
     pub(crate) waker: Option<Waker>,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) clients: Arc<Clients>,
 }
 
 /// Where a worker says whether it is ready to serve.
@@ -79,7 +87,10 @@ async fn serve(
         signal,
         waker,
         permits,
+        handshakes,
+        clients,
     } = shared;
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let pool = Pool::new(config.pool_size, config.pool_idle);
     let upstream = Upstream {
         pool: Rc::clone(&pool),
@@ -88,6 +99,7 @@ async fn serve(
         cells: Arc::clone(&cells),
         max_held: config.max_held,
         signal: signal.clone(),
+        changes: publisher.subscribe(),
     };
     let current = Current::new(publisher.subscribe());
     let service = Rc::new(Service {
@@ -104,6 +116,8 @@ async fn serve(
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;
         let (service, config, stop) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
+        let (handshakes, clients) = (Arc::clone(&handshakes), Arc::clone(&clients));
+        let turned_away = Arc::clone(&turned_away);
         let serve = move |socket, address: SocketAddr, permit| {
             let (service, config, signal) =
                 (Rc::clone(&service), Arc::clone(&config), stop.clone());
@@ -113,8 +127,24 @@ async fn serve(
                 trusted: config.trusts(ip),
                 tls: tls.is_some(),
             };
+            let connected = (!peer.trusted).then(|| clients.enter(ip));
+            if let Some(None) = connected {
+                if let Some(refused) = clients.refuse() {
+                    tracing::warn!(client = %ip, refused, "too many connections of one client: refused");
+                }
+                let words = if peer.tls { b"" } else { respond::TOO_MANY_CONNECTIONS };
+                // Beyond so many at once they are just closed.
+                if let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
+                    spawn_local(async move {
+                        let _places = (turn, permit);
+                        turn_away(socket, words).await;
+                    });
+                }
+                return;
+            }
             let (running, tls) = (signal.enter(), tls.clone());
-            let socket = ClientSocket::new(socket, config.client_stall, permit);
+            let handshakes = Arc::clone(&handshakes);
+            let socket = ClientSocket::new(socket, config.client_stall, (permit, connected));
             spawn_local(async move {
                 let refuse = |fault, version| service.refuse(fault, version, peer);
                 let handle = |request| {
@@ -126,8 +156,13 @@ async fn serve(
                     // A handshake that fails or takes too long is the client's affair.
                     Some(tls) => {
                         Box::pin(async {
+                            let handshake = async {
+                                // The semaphore is never closed.
+                                let _turn = handshakes.acquire().await;
+                                tls.accept(socket).await
+                            };
                             if let Ok(Ok(socket)) =
-                                timeout(config.head_timeout, tls.accept(socket)).await
+                                timeout(config.tls_handshake_timeout, handshake).await
                             {
                                 http::serve(socket, &config, &signal, handle, refuse).await;
                             }

@@ -50,7 +50,13 @@ async fn router(args: &Args, cell: &ScriptedCell) -> Router {
     let registry = json!({ "version": 1, "domain": "example.com", "cells": { "alice": entry } });
     let mut options = RouterOptions::new(registry.to_string());
     options.binary = Some(args.router.clone());
-    Router::start(options.args(["--idle-timeout-ms", "3600000"])).await
+    let flags = [
+        "--idle-timeout-ms",
+        "3600000",
+        "--max-connections-per-client",
+        "1000000",
+    ];
+    Router::start(options.args(flags)).await
 }
 
 fn resident(router: &Router) -> u64 {

@@ -1,5 +1,7 @@
 //! The end of a router: what runs is finished, what is idle is closed, nothing new begins.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Request, StatusCode};
@@ -8,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use integration_tests::client::{self, Http, Raw};
 use integration_tests::fly::MachineSpec;
 use integration_tests::{Router, ScriptedCell};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -163,6 +166,84 @@ async fn an_idle_http2_connection_ends_without_an_error() {
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     router.terminate();
     connection.await.unwrap().unwrap();
+    assert_eq!(router.exited().await.code(), Some(0));
+}
+
+/// Lets the router find what `meanwhile` did and the word to stop at the same time.
+async fn stopped_at_once(router: &Router, meanwhile: impl Future<Output = ()>) {
+    router.process().signal(Signal::STOP);
+    meanwhile.await;
+    router.terminate();
+    router.process().signal(Signal::CONT);
+    said(router, DRAINING).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_in_the_kernel_when_the_stop_comes_is_answered() {
+    let (router, cell) = scripted().await;
+    let request = format!("GET /one HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    let mut kept = Raw::connect(router.addr()).await.unwrap();
+    kept.write(&request).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    upstream.write(ok).await.unwrap();
+    assert_eq!(kept.answer().await.unwrap().status, StatusCode::OK);
+    let mut fresh = None;
+    stopped_at_once(&router, async {
+        kept.write(&request).await.unwrap();
+        let mut connected = Raw::connect(router.addr()).await.unwrap();
+        connected.write(&request).await.unwrap();
+        fresh = Some(connected);
+    })
+    .await;
+    let mut fresh = fresh.unwrap();
+    let answering = async {
+        // One of the two comes over the connection that is there, the other over a new one.
+        upstream.head().await.unwrap();
+        upstream.write(ok).await.unwrap();
+        let (mut other, _) = cell.request().await;
+        other.write(ok).await.unwrap();
+    };
+    let asking = async {
+        for client in [&mut kept, &mut fresh] {
+            let answer = client.answer().await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK);
+            assert_eq!(answer.header("connection"), "close");
+            assert_eq!(client.rest().await.unwrap(), b"");
+        }
+    };
+    tokio::join!(answering, asking);
+    drop((kept, fresh));
+    assert_eq!(router.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_was_promised_before_the_stop_is_kept() {
+    let (router, cell) = scripted().await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    let request = format!("GET /one HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client.write(&request).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        .await
+        .unwrap();
+    // This head says nothing of an end, so the client may ask again.
+    assert!(!client.head().await.unwrap().contains("close"));
+    router.terminate();
+    said(&router, DRAINING).await;
+    client.write(&request).await.unwrap();
+    upstream.write("k").await.unwrap();
+    assert_eq!(client.bytes(2).await.unwrap(), b"ok");
+    upstream.head().await.unwrap();
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let last = client.answer().await.unwrap();
+    assert_eq!(last.header("connection"), "close");
+    assert_eq!(client.rest().await.unwrap(), b"");
+    drop(client);
     assert_eq!(router.exited().await.code(), Some(0));
 }
 

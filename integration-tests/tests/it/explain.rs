@@ -228,6 +228,7 @@ impl Case {
                 machine: FRONT.into(),
                 region: "ams".into(),
             }),
+            https_redirect: None,
             replay_max_bytes: REPLAY_MAX_BYTES,
             asleep: false,
             state: CellState {

@@ -8,6 +8,7 @@ mod abuse;
 mod behaviours;
 mod cell_tls;
 mod check;
+mod door;
 mod drain;
 mod echo;
 mod explain;

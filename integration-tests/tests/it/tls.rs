@@ -7,12 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use integration_tests::client::{self, Raw};
 use integration_tests::{Router, ScriptedCell};
 use rcgen::CertifiedKey;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,6 +36,11 @@ fn issue(folder: &Path, file: &str, names: &[&str]) -> CertificateDer<'static> {
 
 /// A router before one scripted cell, `alice`, with TLS; where it speaks TLS.
 async fn secure(folder: &TempDir) -> (Router, SocketAddr, ScriptedCell) {
+    secure_with(folder, &[]).await
+}
+
+/// As [`secure`], with more flags.
+async fn secure_with(folder: &TempDir, more: &[&str]) -> (Router, SocketAddr, ScriptedCell) {
     let cell = ScriptedCell::listen().await;
     let flags = [
         "--tls-listen",
@@ -41,7 +48,8 @@ async fn secure(folder: &TempDir) -> (Router, SocketAddr, ScriptedCell) {
         "--tls-certificates",
         folder.path().to_str().unwrap(),
     ];
-    let router = Router::start(options(json!({ "alice": at(cell.addr()) })).args(flags)).await;
+    let options = options(json!({ "alice": at(cell.addr()) })).args(flags);
+    let router = Router::start(options.args(more.iter().copied())).await;
     let listening = router
         .next_event(|event| event["message"] == "listening" && event["tls"] == true)
         .await;
@@ -194,4 +202,68 @@ async fn a_folder_without_a_usable_certificate_is_refused() {
     let (status, said) = Router::refused(options(json!({})).args(flags)).await;
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("a.pem"), "{said}");
+}
+
+#[tokio::test]
+async fn who_stalls_in_a_handshake_is_closed_and_lets_the_next_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = issue(folder.path(), "a", &["alice.example.com"]);
+    let flags = [
+        "--max-tls-handshakes",
+        "1",
+        "--tls-handshake-timeout-ms",
+        "2000",
+    ];
+    let (_router, address, _cell) = secure_with(&folder, &flags).await;
+    let mut stalls = Raw::connect(address).await.unwrap();
+    // The first record of a handshake, of which no more comes.
+    stalls.write(b"\x16\x03\x01").await.unwrap();
+    let later = handshake(address, "alice.example.com", &trusted, b"http/1.1");
+    let ((), later) = tokio::join!(stalls.ended(), later);
+    later.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_with_too_many_connections_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = issue(folder.path(), "a", &["alice.example.com"]);
+    let flags = ["--max-connections-per-client", "1"];
+    let (_router, address, _cell) = secure_with(&folder, &flags).await;
+    let name = "alice.example.com";
+    let _stays = handshake(address, name, &trusted, b"http/1.1")
+        .await
+        .unwrap();
+    assert!(
+        handshake(address, name, &trusted, b"http/1.1")
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn https_is_not_redirected_and_plain_http_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = issue(folder.path(), "a", &["alice.example.com"]);
+    let (router, address, cell) = secure_with(&folder, &["--https-redirect"]).await;
+    let plain = client::get(router.addr(), "alice.example.com:80", "/x")
+        .await
+        .unwrap();
+    assert_eq!(plain.status, http::StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(plain.header("location"), "https://alice.example.com/x");
+    let stream = handshake(address, "alice.example.com", &trusted, b"http/1.1")
+        .await
+        .unwrap();
+    let (mut reading, mut writing) = tokio::io::split(stream);
+    writing
+        .write_all(b"GET /x HTTP/1.1\r\nhost: alice.example.com\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut status = [0; 12];
+    reading.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
 }

@@ -74,6 +74,7 @@ pub fn holds(data: &[u8]) {
         looped: choices.flag(),
         visitor,
         replay_max_bytes: 1_000_000,
+        https_at: choices.flag().then_some(443),
     };
     let place = if choices.flag() {
         &*FLY
@@ -105,6 +106,10 @@ pub fn holds(data: &[u8]) {
     };
     let too_large = known.zip(most).is_some_and(|(bytes, most)| bytes > most);
     let rows = [
+        (
+            facts.https_at.is_some(),
+            Decision::Answer(Answer::UseHttps(443)),
+        ),
         (state == "disabled", Decision::Answer(Answer::Disabled)),
         (
             state == "maintenance",

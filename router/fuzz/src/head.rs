@@ -133,6 +133,7 @@ fn lasts(head: &Head, text: &Bytes) {
 fn one_authority(head: &Head, second: &strict::Head) {
     let surroundings = Surroundings {
         through_edge: false,
+        https_at: None,
         replay_max_bytes: 0,
         pseudonym: "me",
     };

@@ -216,6 +216,7 @@ fn looped(head: &Parts) -> bool {
         .insert("host", HeaderValue::from_static("alice.example.com"));
     let surroundings = Surroundings {
         through_edge: false,
+        https_at: None,
         replay_max_bytes: 0,
         pseudonym: "me",
     };

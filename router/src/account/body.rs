@@ -13,6 +13,7 @@ use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::pace::Taking;
 use super::record::{Ending, Record};
 use crate::http1;
 use crate::http2;
@@ -140,6 +141,8 @@ pub enum Cut {
     Stalled(Duration),
     /// It came at fewer bytes per second than this.
     Slow(u64),
+    /// It was taken at fewer bytes per second than this.
+    Untaken(u64),
     /// It is longer than so many bytes.
     TooLarge(u64),
 }
@@ -149,6 +152,9 @@ impl fmt::Display for Cut {
         match self {
             Self::Gone(_) => f.write_str("body broke off"),
             Self::Slow(rate) => write!(f, "body slower than {rate} bytes per second"),
+            Self::Untaken(rate) => {
+                write!(f, "body taken slower than {rate} bytes per second")
+            }
             Self::TooLarge(most) => write!(f, "body longer than {most} bytes"),
             Self::Stalled(after) => write!(f, "no byte of body for {} ms", after.as_millis()),
         }
@@ -159,7 +165,7 @@ impl std::error::Error for Cut {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Gone(error) => Some(error),
-            Self::Stalled(_) | Self::Slow(_) | Self::TooLarge(_) => None,
+            Self::Stalled(_) | Self::Slow(_) | Self::Untaken(_) | Self::TooLarge(_) => None,
         }
     }
 }
@@ -203,6 +209,8 @@ pub struct Relayed<G = ()> {
     /// Since when the sender has been waited for, and until when it may be silent.
     waiting: Option<Instant>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// How fast it is taken, if that matters.
+    taking: Option<Taking>,
     /// All of it was passed on.
     whole: bool,
     /// Let go when the body is over, whichever way.
@@ -238,6 +246,7 @@ impl Relayed {
             waited: Duration::ZERO,
             waiting: None,
             deadline: None,
+            taking: None,
             whole: true,
             guard: None,
             at_end: |()| (),
@@ -246,16 +255,17 @@ impl Relayed {
 }
 
 impl<G> Relayed<G> {
-    /// The cell's body, which may pause for `patience` at most. `at_end` gets the guard when the body ended whole; in
+    /// The cell's body, which may pause for `patience` at most and is to be taken as `taking` says. `at_end` gets the guard when the body ended whole; in
     /// any other case the guard is dropped.
     pub fn response(
         body: hyper::body::Incoming,
         record: Rc<Record>,
         patience: Duration,
+        taking: Taking,
         guard: G,
         at_end: fn(G),
     ) -> Self {
-        Self::new(
+        let mut relayed = Self::new(
             Incoming::Cell(body),
             Side::Response,
             record,
@@ -263,7 +273,9 @@ impl<G> Relayed<G> {
             None,
             guard,
             at_end,
-        )
+        );
+        relayed.taking = Some(taking);
+        relayed
     }
 
     fn new(
@@ -287,6 +299,7 @@ impl<G> Relayed<G> {
             waited: Duration::ZERO,
             waiting: None,
             deadline: None,
+            taking: None,
             whole: false,
             guard,
             at_end,
@@ -325,6 +338,11 @@ impl<G> Relayed<G> {
         self.set_ending(match (self.side, &cut) {
             (Side::Request, Cut::Gone(_)) => Ending::ClientGone,
             (Side::Request, Cut::TooLarge(_)) => Ending::TooLarge,
+            (_, Cut::Untaken(_)) => {
+                // The client does not hear of it, and nobody else is told.
+                self.record.error.replace(Some(cut.to_string()));
+                Ending::ClientStalled
+            }
             (Side::Request, Cut::Stalled(_) | Cut::Slow(_)) => Ending::ClientStalled,
             (Side::Response, Cut::Gone(_)) => Ending::CellCut,
             (Side::Response, Cut::Stalled(_) | Cut::Slow(_) | Cut::TooLarge(_)) => {
@@ -416,6 +434,9 @@ impl<G: Unpin> Body for Relayed<G> {
         if !this.opened(context) {
             return Poll::Pending;
         }
+        if let Some(rate) = this.taking.as_mut().and_then(Taking::asked) {
+            return Poll::Ready(Some(Err(this.fail(Cut::Untaken(rate)))));
+        }
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
@@ -440,6 +461,9 @@ impl<G: Unpin> Body for Relayed<G> {
                 let data = frame.data_ref().map_or(0, Bytes::len) as u64;
                 if let Some(cut) = this.breaks(data) {
                     return Poll::Ready(Some(Err(this.fail(cut))));
+                }
+                if let Some(taking) = &mut this.taking {
+                    taking.hand(data);
                 }
                 this.count(frame.data_ref().map_or(0, Bytes::len));
                 if last {
@@ -470,6 +494,10 @@ impl<G: Unpin> Body for Relayed<G> {
 
 /// The body of any answer.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is the cell's, and one more allocation for each would be for the rare ones"
+)]
 pub enum Answer<G = ()> {
     /// The router's own.
     Own(http_body_util::Full<Bytes>, Rc<Record>),

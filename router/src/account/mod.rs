@@ -4,4 +4,5 @@
 
 pub mod body;
 pub mod log;
+pub mod pace;
 pub mod record;

@@ -26,6 +26,8 @@ pub struct Question {
     pub body: BodyLength,
     /// Where the router would run.
     pub place: Place,
+    /// Where plain HTTP is redirected: the port of https; `None` if it is served.
+    pub https_redirect: Option<u16>,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
     /// Whether the cell's machine is asleep.
@@ -114,6 +116,9 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     let pseudonym = question.place.pseudonym().unwrap_or_default();
     let surroundings = Surroundings {
         through_edge: on_fly,
+        https_at: question
+            .https_redirect
+            .filter(|_| question.url.scheme_str() != Some("https")),
         replay_max_bytes: question.replay_max_bytes,
         pseudonym: &pseudonym,
     };
@@ -278,6 +283,7 @@ fn because(decided: &Decision) -> &'static str {
             Answer::Up => "it is the router's own health check",
             Answer::Reserved => "the path is kept for the router",
             Answer::Loop => "it has passed through this router before",
+            Answer::UseHttps(_) => "it comes by plain HTTP, and is to come by https",
             Answer::Disabled => "the cell is disabled",
             Answer::Maintenance(_) => "the cell is in maintenance",
             Answer::TooLarge => "the body is larger than the cell's entry allows",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::live::drain::{Drain, Stop};
+use crate::live::drain::{Drain, GOODBYE, Stop};
 
 /// The signals that the router acts on.
 #[derive(Debug)]
@@ -81,9 +81,20 @@ pub async fn when_told(
         }
         told.told().await;
     };
+    let finish = async {
+        tokio::select! {
+            () = drain.finished() => return,
+            () = tokio::time::sleep(patience) => {}
+        }
+        tracing::warn!(cut = drain.running(), "drain time is over");
+        drain.advance(Stop::Closing);
+        tokio::select! {
+            () = drain.finished() => {}
+            () = tokio::time::sleep(GOODBYE) => {}
+        }
+    };
     tokio::select! {
-        () = drain.finished() => {}
-        () = tokio::time::sleep(patience) => tracing::warn!(cut = drain.running(), "drain time is over"),
+        () = finish => {}
         () = at_once => tracing::warn!(cut = drain.running(), "told to stop at once"),
     }
     drain.advance(Stop::Now);

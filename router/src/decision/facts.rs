@@ -6,6 +6,9 @@ use http::{Method, Version};
 
 use crate::wire::{fly, visitor};
 
+/// The port that https is at unless an address names another (RFC 9110 section 4.2.2).
+const HTTPS: u16 = 443;
+
 /// How long a request's body is, as far as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
@@ -67,6 +70,8 @@ pub struct Facts<'a> {
     pub body: BodyLength,
     /// Whether the connection came from Fly's edge, on Fly.
     pub through_edge: bool,
+    /// Where the request should have come, if it came by plain HTTP and should not: the port of https.
+    pub https_at: Option<u16>,
     /// Whether the edge says that a replay of this request failed.
     pub replay_failed: bool,
     /// Whether the request carries this router's own signature from an earlier replay. Set by who can verify it.
@@ -84,6 +89,9 @@ pub struct Facts<'a> {
 pub struct Surroundings<'a> {
     /// Whether the connection came from Fly's edge, on Fly.
     pub through_edge: bool,
+    /// The port of https, where a request that came by plain HTTP is to be redirected to it; `None` for one that is to be
+    /// served.
+    pub https_at: Option<u16>,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
     /// The name under which this router enters itself in `Via`.
@@ -115,12 +123,28 @@ impl<'a> Facts<'a> {
             target,
             body,
             through_edge: surroundings.through_edge,
+            https_at: surroundings.https_at,
             replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
             visitor: visitor::is_visitor(&parts.headers),
             looped: passed(&parts.headers, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,
         })
+    }
+
+    /// The same address by https at `port`; `None` where the request names no host.
+    pub fn https(&self, port: u16) -> Option<String> {
+        let host = match self.authority.rsplit_once(':') {
+            // A colon within brackets is part of an IPv6 address (RFC 3986 section 3.2.2).
+            Some((host, port)) if !port.contains(']') => host,
+            Some(_) | None => self.authority,
+        };
+        let port = if port == HTTPS {
+            String::new()
+        } else {
+            format!(":{port}")
+        };
+        (!host.is_empty()).then(|| format!("https://{host}{port}{}", self.target))
     }
 
     /// The path, without the query.

@@ -52,6 +52,8 @@ pub enum Answer {
     Reserved,
     /// The request has passed through this router already.
     Loop,
+    /// The request came by plain HTTP and is to come by https, at this port.
+    UseHttps(u16),
     /// The cell is switched off.
     Disabled,
     /// The cell is being worked on; how long until it is worth trying again.
@@ -167,6 +169,14 @@ pub fn resolve<'r>(registry: &'r Registry, facts: &Facts<'_>) -> Result<Found<'r
 /// Decides what to do with a request for a cell. The first condition that holds decides.
 pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Place) -> Decision {
     let cell = found.cell;
+    if let Some(port) = facts.https_at
+        && !is_challenge(facts.path())
+    {
+        return match facts.https(port) {
+            Some(_) => Decision::Answer(Answer::UseHttps(port)),
+            None => Decision::Answer(Answer::Malformed(Malformed::Host)),
+        };
+    }
     match cell.state {
         Admission::Disabled => return Decision::Answer(Answer::Disabled),
         Admission::Maintenance => {
@@ -187,6 +197,14 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
         }
         (decided, _) => decided,
     }
+}
+
+/// Whether a certificate authority asks here for a proof that the cell has this name (RFC 8555 section 8.3): by plain
+/// HTTP, for there may be no certificate yet.
+fn is_challenge(path: &str) -> bool {
+    let token = path.strip_prefix("/.well-known/acme-challenge/");
+    let base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    token.is_some_and(|token| !token.is_empty() && token.bytes().all(base64url))
 }
 
 fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
@@ -263,6 +281,7 @@ impl Answer {
             Self::Up => "up",
             Self::Reserved => "reserved_path",
             Self::Loop => "loop",
+            Self::UseHttps(_) => "use_https",
             Self::Disabled => "disabled",
             Self::Maintenance(_) => "maintenance",
             Self::TooLarge => "body_too_large",

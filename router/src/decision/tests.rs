@@ -39,6 +39,7 @@ struct Row {
     headers: Vec<(&'static str, &'static str)>,
     place: Place,
     through_edge: bool,
+    https_at: Option<u16>,
     replayed_by_us: bool,
     in_flight: u32,
     refused_for: Option<Duration>,
@@ -53,6 +54,7 @@ impl Row {
             headers: Vec::new(),
             place: on_fly(),
             through_edge: true,
+            https_at: None,
             replayed_by_us: false,
             in_flight: 0,
             refused_for: None,
@@ -78,6 +80,17 @@ impl Row {
         self
     }
 
+    fn plain(self) -> Self {
+        Self {
+            https_at: Some(443),
+            ..self
+        }
+    }
+
+    fn at(self, target: &'static str) -> Self {
+        Self { target, ..self }
+    }
+
     fn decision(self) -> Decision {
         let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
         let mut head = head(self.target);
@@ -87,6 +100,7 @@ impl Row {
         }
         let surroundings = Surroundings {
             through_edge: self.through_edge,
+            https_at: self.https_at,
             replay_max_bytes: 1_000_000,
             pseudonym: "me",
         };
@@ -132,6 +146,15 @@ macro_rules! rows {
 }
 
 rows! {
+    plain_http_is_redirected: Row::to("strict.example.com").plain() => Decision::Answer(Answer::UseHttps(443));
+    plain_http_is_redirected_before_anything_is_said_of_the_cell: Row::to("disabled.example.com").plain() => Decision::Answer(Answer::UseHttps(443));
+    plain_http_to_no_cell_is_not_found: Row::to("nobody.example.com").plain() => Decision::Answer(Answer::NoSuchCell);
+    plain_http_to_the_routers_own_health_is_served: Row { target: "/up", ..Row::to("172.19.0.2:8080").plain() } => Decision::Answer(Answer::Up);
+    challenge_is_the_cells_by_plain_http: Row::to("strict.example.com").plain().at("/.well-known/acme-challenge/a-B_9") => STRICT;
+    challenge_without_a_token_is_none: Row::to("strict.example.com").plain().at("/.well-known/acme-challenge/") => Decision::Answer(Answer::UseHttps(443));
+    challenge_that_leads_elsewhere_is_none: Row::to("strict.example.com").plain().at("/.well-known/acme-challenge/../x") => Decision::Answer(Answer::UseHttps(443));
+    challenge_below_another_path_is_none: Row::to("strict.example.com").plain().at("/x/.well-known/acme-challenge/a") => Decision::Answer(Answer::UseHttps(443));
+
     disabled_cell_is_answered_before_anything_else: Row::to("disabled.example.com").body(2_000_000) => Decision::Answer(Answer::Disabled);
     maintenance_says_when_to_come_back: Row::to("mending.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(7)));
     paused_cell_holds: Row::to("paused.example.com") => Decision::Hold;
@@ -199,6 +222,7 @@ rows! {
 fn the_targets_authority_does_not_stand_in_for_host() {
     let surroundings = Surroundings {
         through_edge: true,
+        https_at: None,
         replay_max_bytes: 0,
         pseudonym: "me",
     };
@@ -218,6 +242,7 @@ fn the_targets_authority_does_not_stand_in_for_host() {
 fn a_hop_beside_odd_bytes_is_seen() {
     let surroundings = Surroundings {
         through_edge: true,
+        https_at: None,
         replay_max_bytes: 0,
         pseudonym: "me",
     };
@@ -238,6 +263,7 @@ fn connect_and_trace_are_not_served() {
             .insert("host", "strict.example.com".parse().unwrap());
         let surroundings = Surroundings {
             through_edge: true,
+            https_at: None,
             replay_max_bytes: 1,
             pseudonym: "me",
         };
@@ -252,6 +278,7 @@ fn connect_and_trace_are_not_served() {
 fn only_http_10_may_do_without_a_host() {
     let surroundings = Surroundings {
         through_edge: true,
+        https_at: None,
         replay_max_bytes: 1,
         pseudonym: "me",
     };
@@ -267,4 +294,46 @@ fn only_http_10_may_do_without_a_host() {
             .authority,
         ""
     );
+}
+
+#[test]
+fn the_same_address_by_https_has_its_host_and_another_port() {
+    for (host, port, https) in [
+        (
+            "Alice.example.com",
+            443,
+            Some("https://Alice.example.com/a?b=c"),
+        ),
+        (
+            "alice.example.com:8080",
+            443,
+            Some("https://alice.example.com/a?b=c"),
+        ),
+        (
+            "alice.example.com:80",
+            8443,
+            Some("https://alice.example.com:8443/a?b=c"),
+        ),
+        ("[2001:db8::1]", 443, Some("https://[2001:db8::1]/a?b=c")),
+        (
+            "[2001:db8::1]:80",
+            8443,
+            Some("https://[2001:db8::1]:8443/a?b=c"),
+        ),
+        ("", 443, None),
+    ] {
+        let surroundings = Surroundings {
+            through_edge: true,
+            https_at: Some(port),
+            replay_max_bytes: 1,
+            pseudonym: "me",
+        };
+        let mut head = head("/a?b=c");
+        head.version = Version::HTTP_10;
+        if !host.is_empty() {
+            head.headers.insert("host", host.parse().unwrap());
+        }
+        let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
+        assert_eq!(facts.https(port).as_deref(), https, "{host}");
+    }
 }

@@ -9,3 +9,4 @@ pub mod http1;
 pub mod http2;
 pub mod takeover;
 pub mod tls;
+pub mod turn_away;

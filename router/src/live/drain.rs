@@ -15,13 +15,18 @@ pub enum Stop {
     Running,
     /// New work is refused, running work goes on.
     Draining,
-    /// The time for running work is over.
+    /// The time for running work is over: tunnels take their leave.
+    Closing,
+    /// Whatever still runs is cut.
     Now,
 }
 
 /// How long after the word to stop a connection on which nothing is asked stays open: what its client is just sending is
 /// answered, as the last thing on it.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long tunnels may take to say goodbye.
+pub const GOODBYE: Duration = Duration::from_secs(6);
 
 /// Tells every worker to stop, and waits for what runs.
 #[derive(Debug)]

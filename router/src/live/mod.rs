@@ -5,6 +5,7 @@
 pub mod breaker;
 pub mod cells;
 pub mod certificates;
+pub mod clients;
 pub mod drain;
 pub mod snapshot;
 pub mod trust;

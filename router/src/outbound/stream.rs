@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Body as _;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
@@ -20,11 +20,13 @@ use super::tls;
 use super::tunnel;
 use super::wake::Waker;
 use crate::account::body::{Answer, Demands, Gate, Incoming, Interim, Relayed};
+use crate::account::pace::Taking;
 use crate::account::record::{Ending, Record};
 use crate::http1::Switched;
 use crate::live::breaker::Trial;
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
+use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, Placement};
 use crate::wire::signature::Keys;
@@ -117,6 +119,8 @@ pub struct Upstream {
     pub max_held: usize,
     /// The stop signal, for tunnels.
     pub signal: Signal,
+    /// Tells of changes of the registry, for tunnels.
+    pub changes: watch::Receiver<Arc<Snapshot>>,
 }
 
 enum Attempt {
@@ -220,12 +224,15 @@ impl Upstream {
                 record: Rc::clone(record),
                 _in_flight: to.in_flight,
             };
-            let silence = to.cell.limits.tunnel_idle_timeout;
+            let limits = &to.cell.limits;
+            let silence = limits.tunnel_idle_timeout;
+            let taking = Taking::new(limits.min_answer_rate, limits.idle_timeout);
             return Ok(response.map(|body| {
                 Answer::Relayed(Relayed::response(
                     body,
                     Rc::clone(record),
                     silence,
+                    taking,
                     lease,
                     Lease::end,
                 ))
@@ -236,17 +243,19 @@ impl Upstream {
         };
         connection.detach();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, switched.unwrap_or(asked));
-        let idle = to.cell.limits.tunnel_idle_timeout;
-        let relay = tunnel::run(
-            downstream,
-            upstream,
-            Rc::clone(record),
-            idle,
-            self.signal.clone(),
-            to.in_flight,
-            self.signal.enter(),
-        );
+        let protocol = switched.unwrap_or(asked);
+        let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        headers.insert(header::UPGRADE, protocol);
+        let terms = tunnel::Terms {
+            cell: to.cell.name.clone(),
+            websocket,
+            idle: to.cell.limits.tunnel_idle_timeout,
+            changes: self.changes.clone(),
+            signal: self.signal.clone(),
+            in_flight: to.in_flight,
+            running: self.signal.enter(),
+        };
+        let relay = tunnel::run(downstream, upstream, Rc::clone(record), terms);
         tokio::task::spawn_local(relay);
         Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
     }

@@ -187,6 +187,8 @@ pub struct Limits {
     /// How fast a request body of known length must come, in bytes per second of waiting for it; 0 for no matter how
     /// slow.
     pub min_body_rate: u64,
+    /// How fast an answer must be taken, in bytes per second of waiting for the client; 0 for no matter how slow.
+    pub min_answer_rate: u64,
     /// For one attempt to connect.
     pub connect_timeout: Duration,
     /// From the end of the request's head until the first byte of the answer, while no body moves.

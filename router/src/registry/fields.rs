@@ -31,6 +31,7 @@ pub(super) enum Key {
     QueueTimeout,
     MaxBodyBytes,
     MinBodyRate,
+    MinAnswerRate,
     ConnectTimeout,
     FirstByteTimeout,
     IdleTimeout,

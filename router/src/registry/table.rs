@@ -279,6 +279,19 @@ pub(super) static FIELDS: [Field; KEYS] = [
         example: "64",
     },
     Field {
+        key: Key::MinAnswerRate,
+        name: "min_answer_rate",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 0,
+            max: 1_000_000,
+            default: Some(64),
+            unit: Unit::BytesPerSecond,
+        },
+        doc: "How fast a client must take an answer at least, on average over each idle_timeout_ms that the router has waited for it with something to take; else the answer is cut. 0: no matter how slow.",
+        example: "64",
+    },
+    Field {
         key: Key::ConnectTimeout,
         name: "connect_timeout_ms",
         scopes: BOTH,

@@ -112,6 +112,11 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
             "The request came back to where it had been.",
             None,
         ),
+        Answer::UseHttps(_) => (
+            StatusCode::PERMANENT_REDIRECT,
+            "This address is served by https only.",
+            None,
+        ),
         Answer::Disabled => (StatusCode::FORBIDDEN, "This address is switched off.", None),
         Answer::Maintenance(after) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -135,6 +140,19 @@ pub fn answer(answer: Answer, audience: Audience) -> Words {
     };
     page(status, answer.reason(), text, retry_after, audience)
 }
+
+/// `words`, with where to go instead.
+pub fn elsewhere(mut words: Words, location: Option<HeaderValue>) -> Words {
+    if let Some(location) = location {
+        words.headers_mut().insert(header::LOCATION, location);
+    }
+    words
+}
+
+/// What a client hears that has too many connections already, before it has asked anything: a whole answer in HTTP/1.1.
+pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 49\r\ncache-control: no-store\r\n\
+    connection: close\r\n\r\nToo many connections at once. Please close some.\n";
 
 /// What is no request, and cannot say in which form it wants its answer.
 pub fn fault(fault: Fault) -> Words {

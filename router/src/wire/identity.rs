@@ -58,6 +58,21 @@ pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
     peer.trusted.then(said).flatten().unwrap_or(peer.ip)
 }
 
+/// Whether the client is known to have come by plain HTTP. What a trusted peer does not say is not known.
+pub fn plain_http(headers: &HeaderMap, peer: Peer) -> bool {
+    let said = headers
+        .get_all(X_FORWARDED_PROTO)
+        .iter()
+        .next_back()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|list| list.rsplit(',').next());
+    match said {
+        Some(protocol) if peer.trusted => protocol.trim().eq_ignore_ascii_case("http"),
+        None if peer.trusted => false,
+        Some(_) | None => !peer.tls,
+    }
+}
+
 /// The request's id as a trusted peer gave it: up to 128 visible ASCII characters.
 pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
     let fits = |value: &&HeaderValue| {
@@ -248,6 +263,33 @@ mod tests {
         ("cell-signature", "v1.1.x"),
         ("fly-replay-src", "state=x"),
     ];
+
+    #[test]
+    fn plain_http_is_what_is_known_to_be() {
+        for (trusted, tls, said, plain) in [
+            (false, false, None, true),
+            (false, true, None, false),
+            (false, false, Some("https"), true),
+            (false, true, Some("http"), false),
+            (true, false, Some("https"), false),
+            (true, false, Some("http"), true),
+            (true, false, Some("https, HTTP"), true),
+            (true, true, Some("http"), true),
+            (true, false, None, false),
+        ] {
+            let ip = "192.0.2.1".parse().unwrap();
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(said));
+            }
+            let peer = Peer { ip, trusted, tls };
+            assert_eq!(
+                plain_http(&headers, peer),
+                plain,
+                "{trusted} {tls} {said:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_strangers_claims_are_replaced() {

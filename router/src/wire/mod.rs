@@ -10,6 +10,7 @@ pub mod identity;
 pub mod signature;
 pub mod strict;
 pub mod visitor;
+pub mod websocket;
 
 use http::HeaderName;
 

@@ -17,11 +17,12 @@ use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
-const LIMIT_KEYS: [Key; 12] = [
+const LIMIT_KEYS: [Key; 13] = [
     Key::MaxInFlight,
     Key::QueueTimeout,
     Key::MaxBodyBytes,
     Key::MinBodyRate,
+    Key::MinAnswerRate,
     Key::ConnectTimeout,
     Key::FirstByteTimeout,
     Key::IdleTimeout,
@@ -158,6 +159,7 @@ fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
             .number(Key::MaxBodyBytes)
             .or(defaults.number(Key::MaxBodyBytes)),
         min_body_rate: number(Key::MinBodyRate),
+        min_answer_rate: number(Key::MinAnswerRate),
         connect_timeout: milliseconds(Key::ConnectTimeout),
         first_byte_timeout: milliseconds(Key::FirstByteTimeout),
         idle_timeout: milliseconds(Key::IdleTimeout),

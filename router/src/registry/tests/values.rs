@@ -34,6 +34,7 @@ fn nothing_written_means_the_documented_defaults() {
     assert_eq!(cell.limits.queue_timeout, Duration::from_secs(1));
     assert_eq!(cell.limits.max_body_bytes, None);
     assert_eq!(cell.limits.min_body_rate, 64);
+    assert_eq!(cell.limits.min_answer_rate, 64);
     assert_eq!(cell.limits.connect_timeout, Duration::from_secs(5));
     assert_eq!(cell.limits.first_byte_timeout, Duration::from_secs(120));
     assert_eq!(cell.limits.idle_timeout, Duration::from_secs(60));
