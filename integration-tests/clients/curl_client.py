@@ -80,12 +80,14 @@ def expectations(system):
         with system.check("curl", "Expect: 100-continue, the cell's 100 asks for 48 MiB", way) as check:
             answer, status, _ = curl(check, *words, f"{way.url}/wanted").rsplit(" ", 2)
             check.same(json.loads(answer)["sha256"], digest)
+    # Straight to the router: the emulated edge closes on a body that it has not read, and the answer may go with it.
+    for way in system.ways("probe", via=("router",)):
         for status in ("413", "417"):
             with system.check("curl", f"Expect: 100-continue, the cell answers {status} at once", way) as check:
                 answer, code, sent = curl(check, *words, f"{way.url}/early/{status}").rsplit(" ", 2)
-                # On HTTP/1.1 curl sends a body after 417 anew, without Expect: that it then gets 417 again is right.
+                # After 417 curl sends its body anew, without Expect: that it then gets 417 again is right.
                 expect(code == status and answer == ("early " * 1000), f"{code}, {len(answer)} bytes of answer")
-                expect(status == "417" or way.via == "edge" or sent == "0", f"{sent} bytes were sent for nothing")
+                expect(status == "417" or sent == "0", f"{sent} bytes were sent for nothing")
         with system.check("curl", "-T of 48 MiB, the cell answers 413 before it reads", way) as check:
             plain = ["-H", "Expect:", "-T", file, "-w", " %{http_code}"]
             answer, code = curl(check, *plain, f"{way.url}/early/413").rsplit(" ", 1)

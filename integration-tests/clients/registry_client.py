@@ -1,6 +1,7 @@
 """A registry of container images: skopeo pushes and pulls; blobs in one piece and in chunks with ranges."""
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import io
@@ -90,15 +91,17 @@ def make(folder):
         (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
         return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest(data), "size": len(data)}
 
-    layers = []
+    layers, unpacked = [], []
     for number in range(2):
         packed, content = io.BytesIO(), os.urandom(50 * MIB)
         with tarfile.open(fileobj=packed, mode="w") as tar:
             entry = tarfile.TarInfo(f"file-{number}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-        layers.append(put("layer.v1.tar", packed.getvalue()))
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [one["digest"] for one in layers]}}
+        unpacked.append(digest(packed.getvalue()))
+        # Compressed already: else the client does it, and the digests are others.
+        layers.append(put("layer.v1.tar+gzip", gzip.compress(packed.getvalue(), 1, mtime=0)))
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": unpacked}}
     manifest = {
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": put("config.v1+json", json.dumps(config).encode()), "layers": layers,

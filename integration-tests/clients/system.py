@@ -253,7 +253,7 @@ def certificates(work):
     folder = work / "ca"
     served = folder / "served"
     served.mkdir(parents=True)
-    names = "DNS:localhost,DNS:alice.localhost,DNS:bob.localhost,DNS:carol.localhost,DNS:probe.localhost"
+    names = "DNS:localhost,DNS:alice.localhost,DNS:bob.localhost,DNS:carol.localhost,DNS:probe.localhost,DNS:grpc.localhost"
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
     def openssl(*words):
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)

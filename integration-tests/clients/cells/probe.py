@@ -1,8 +1,8 @@
 """A cell that tells what it got: a plain HTTP/1.1 server, one thread for each connection.
 
 PUT or POST anywhere: SHA-256 and length of the body, and of the file in a multipart one, as JSON.
-/early/STATUS answers that before it reads a byte of the body; /last says how the last upload ended;
-/bytes/N sends N bytes; /events sends numbered events and ends; /up is for whoever asks whether it is there.
+/early/STATUS answers that before it reads a byte of the body; /stall reads nothing and says nothing;
+/last says how the last upload ended; /bytes/N sends N bytes; /events sends numbered events and ends; /up is for whoever asks whether it is there.
 """
 
 import hashlib
@@ -67,6 +67,8 @@ class Probe(http.server.BaseHTTPRequestHandler):
             yield data
 
     def do_PUT(self):
+        if self.path == "/stall":
+            return time.sleep(20)
         if self.path.startswith("/early/"):
             self.close_connection = True
             return self.answer(int(self.path.rsplit("/", 1)[1]), b"early " * 1000, "text/plain", connection="close")
