@@ -594,7 +594,8 @@ async fn requests_taken_back_one_by_one_come_to_an_end() {
     client.send(running).await.unwrap();
     let (mut running, _) = cell.request().await;
     let mut stream = 1;
-    // Each is looked at, and its cell told, before it is taken back.
+    // Each is looked at, and its cell told, before it is taken back; no cell hangs up by itself.
+    let mut asked = Vec::new();
     loop {
         stream += 2;
         client
@@ -602,7 +603,10 @@ async fn requests_taken_back_one_by_one_come_to_an_end() {
             .await
             .unwrap();
         let refused = tokio::select! {
-            (_upstream, _) = cell.request() => None,
+            (upstream, _) = cell.request() => {
+                asked.push(upstream);
+                None
+            }
             refused = client.find(|frame| frame.code() == Some(7)) => refused,
         };
         if refused.is_some() {
