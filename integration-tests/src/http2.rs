@@ -124,7 +124,14 @@ impl Frames {
     /// # Errors
     /// Nobody listens.
     pub async fn connect(address: SocketAddr, settings: &[u8]) -> std::io::Result<Self> {
-        let mut raw = Raw::connect(address).await?;
+        Self::open(Raw::connect(address).await?, settings).await
+    }
+
+    /// Opens a connection over `raw` with these settings.
+    ///
+    /// # Errors
+    /// The peer closed.
+    pub async fn open(mut raw: Raw, settings: &[u8]) -> std::io::Result<Self> {
         raw.write([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat())
             .await?;
         Ok(Self(raw))
@@ -179,5 +186,69 @@ impl Frames {
             }
         }
         frames
+    }
+}
+
+/// `SETTINGS_INITIAL_WINDOW_SIZE` (RFC 9113 section 6.5.2).
+pub const INITIAL_WINDOW: u16 = 4;
+
+/// The room that a peer has for what is sent on a connection's only stream (RFC 9113 section 5.2).
+#[derive(Debug)]
+pub struct Room {
+    connection: i64,
+    stream: i64,
+    initial: i64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            connection: 65_535,
+            stream: 65_535,
+            initial: 65_535,
+        }
+    }
+}
+
+impl Room {
+    /// How many bytes may be sent.
+    pub fn left(&self) -> i64 {
+        self.connection.min(self.stream)
+    }
+
+    /// The window that streams begin with, in bytes.
+    pub fn initial(&self) -> i64 {
+        self.initial
+    }
+
+    /// So many bytes were sent.
+    pub fn spend(&mut self, bytes: i64) {
+        self.connection -= bytes;
+        self.stream -= bytes;
+    }
+
+    /// What a frame from the peer makes of it.
+    ///
+    /// # Panics
+    /// It is malformed.
+    pub fn note(&mut self, frame: &Frame) {
+        let number = |bytes: &[u8]| {
+            let bytes = bytes.try_into().expect("a number has four bytes");
+            i64::from(u32::from_be_bytes(bytes))
+        };
+        match (frame.kind, frame.stream) {
+            (WINDOW_UPDATE, 0) => self.connection += number(&frame.payload),
+            (WINDOW_UPDATE, _) => self.stream += number(&frame.payload),
+            (SETTINGS, _) => {
+                for setting in frame.payload.chunks(6) {
+                    if setting[..2] == INITIAL_WINDOW.to_be_bytes() {
+                        let initial = number(&setting[2..]);
+                        self.stream += initial - self.initial;
+                        self.initial = initial;
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use futures_util::future::join_all;
 use integration_tests::client::{Error, Raw};
+use integration_tests::http2::{DATA, END_STREAM, Frames, Room, frame, head};
 use integration_tests::{Router, RouterOptions, ScriptedCell};
 use serde_json::json;
 use tokio::net::TcpSocket;
@@ -16,6 +17,12 @@ use tokio::time::{MissedTickBehavior, interval};
 const HOST: &str = "alice.example.com";
 /// Room in the kernel for each end of an upload, in bytes.
 const KERNEL_BYTES: u32 = 32 * 1024;
+const LINES: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/x"),
+    (":authority", HOST),
+];
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Measures the router's resident memory.
@@ -36,6 +43,9 @@ struct Args {
     /// Sends the uploads in chunks instead of telling their length.
     #[arg(long)]
     chunked: bool,
+    /// Speaks HTTP/2, one request on each connection.
+    #[arg(long)]
+    http2: bool,
 }
 
 #[tokio::main]
@@ -88,10 +98,17 @@ async fn idle(args: &Args) -> Result<(), Error> {
                 // What the first requests take is not what a connection costs.
                 before = resident(&router);
             }
-            let mut client = Raw::connect(router.addr()).await?;
-            client.write(&request).await?;
-            client.answer().await?;
-            kept.push(client);
+            kept.push(if args.http2 {
+                let mut client = Frames::connect(router.addr(), &[]).await?;
+                client.send(head(1, END_STREAM, &LINES)).await?;
+                client.stream(1).await;
+                client.0
+            } else {
+                let mut client = Raw::connect(router.addr()).await?;
+                client.write(&request).await?;
+                client.answer().await?;
+                client
+            });
         }
         let now = resident(&router);
         println!(
@@ -106,6 +123,25 @@ async fn idle(args: &Args) -> Result<(), Error> {
     tokio::select! {
         () = serving => Ok(()),
         asked = asking => asked,
+    }
+}
+
+/// One upload over HTTP/2 that never ends: as much as the windows allow.
+async fn upload(client: Raw) -> Result<(), Error> {
+    const PIECE: usize = 16 * 1024;
+    let mut lines = LINES;
+    lines[0].1 = "PUT";
+    let mut client = Frames::open(client, &[]).await?;
+    client.send(head(1, 0, &lines)).await?;
+    let piece = frame(DATA, 0, 1, [b'x'; PIECE]);
+    let mut room = Room::default();
+    loop {
+        while room.left() >= PIECE as i64 {
+            client.send(&piece).await?;
+            room.spend(PIECE as i64);
+        }
+        let next = client.next().await.ok_or("the connection ended")?;
+        room.note(&next);
     }
 }
 
@@ -124,6 +160,9 @@ async fn uploads(args: &Args) -> Result<(), Error> {
         let socket = TcpSocket::new_v4()?;
         socket.set_send_buffer_size(KERNEL_BYTES)?;
         let mut client = Raw::from(socket.connect(router.addr()).await?);
+        if args.http2 {
+            return upload(client).await;
+        }
         client
             .write(format!(
                 "PUT /x HTTP/1.1\r\nhost: {HOST}\r\n{framing}\r\n\r\n"
@@ -146,6 +185,7 @@ async fn uploads(args: &Args) -> Result<(), Error> {
         }
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let framing = if args.http2 { "HTTP/2" } else { framing };
         println!("{} uploads, {framing}:", args.uploads);
         for second in 0..=args.seconds {
             ticks.tick().await;

@@ -8,8 +8,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use integration_tests::client::{self, Raw};
 use integration_tests::http2::{
-    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, frame, head, setting,
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, RST_STREAM, Room,
+    frame, head, setting,
 };
 use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
@@ -18,8 +18,6 @@ use tokio::net::TcpStream;
 use crate::scene::{HOST, at, options, said, scripted};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-/// `SETTINGS_INITIAL_WINDOW_SIZE` (RFC 9113 section 6.5.2).
-const INITIAL_WINDOW: u16 = 4;
 
 async fn connect(router: &Router) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(router.addr()).await.unwrap();
@@ -455,34 +453,19 @@ async fn windows_grow_once_a_cell_has_taken_many() {
     let swallowing =
         tokio::spawn(async move { while !upstream.some().await.unwrap().is_empty() {} });
     let piece = frame(DATA, 0, 1, [0; 16 * 1024]);
-    let (mut connection, mut stream, mut sizes) = (65_535_i64, 65_535_i64, vec![65_535_i64]);
-    while sizes.len() < 4 {
-        while connection.min(stream) >= 16 * 1024 {
+    let (mut room, mut sizes) = (Room::default(), vec![]);
+    while sizes.len() < 3 {
+        while room.left() >= 16 * 1024 {
             client.send(&piece).await.unwrap();
-            (connection, stream) = (connection - 16 * 1024, stream - 16 * 1024);
+            room.spend(16 * 1024);
         }
-        let next = client.next().await.unwrap();
-        match next.kind {
-            WINDOW_UPDATE => {
-                let more = i64::from(u32::from_be_bytes(next.payload.try_into().unwrap()));
-                match next.stream {
-                    0 => connection += more,
-                    _ => stream += more,
-                }
-            }
-            SETTINGS if next.flags & ACK == 0 => {
-                for setting in next.payload.chunks(6) {
-                    if setting[..2] == INITIAL_WINDOW.to_be_bytes() {
-                        let size = i64::from(u32::from_be_bytes(setting[2..].try_into().unwrap()));
-                        stream += size - sizes.last().unwrap();
-                        sizes.push(size);
-                    }
-                }
-            }
-            _ => {}
+        let before = room.initial();
+        room.note(&client.next().await.unwrap());
+        if room.initial() != before {
+            sizes.push(room.initial());
         }
     }
-    assert_eq!(sizes[1..], [32 * 1024, 64 * 1024, 128 * 1024]);
+    assert_eq!(sizes, [32 * 1024, 64 * 1024, 128 * 1024]);
     swallowing.abort();
 }
 
