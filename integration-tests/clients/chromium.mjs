@@ -33,6 +33,7 @@ const actions = {
   /** Ends on the cell's page, whatever was shown until then. */
   navigate: ({ url, wait, picture }) => at(url, async (page) => {
     const shown = [await page.title()];
+    if (picture) await page.screenshot({ path: picture.replace(".png", "-first.png") });
     await page.waitForSelector(wait, { state: "attached", timeout: 60_000 });
     shown.push(await page.title());
     if (picture) await page.screenshot({ path: picture });

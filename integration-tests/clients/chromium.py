@@ -10,7 +10,11 @@ from system import CELLS as FOLDER
 from system import HERE, PATIENCE_S, ROOT, expect
 
 NEEDS = ["chromium", "node", "node:playwright-core"]
-CELLS = {"probe": {"command": f"'{sys.executable}' '{FOLDER / 'probe.py'}'"}}
+PROBE = f"'{sys.executable}' '{FOLDER / 'probe.py'}'"
+CELLS = {
+    "probe": {"command": PROBE},
+    "sleeper": {"command": f'sh -c "sleep 4; exec {PROBE}"', "entry": {"waking_page_after_ms": 500}},
+}
 MIB = 1 << 20
 # What only the page of a cell has.
 PAGE = "meta[name=fly-instance-id]"
@@ -70,8 +74,18 @@ def pages(system, browser):
             browser.do("form", url=f"{way.url}/", title=f"By form {way.via} {way.asleep}")
 
 
+    for way in system.ways("sleeper", via=("router",), asleep=(True,)):
+        with system.check("Chromium", "a page that waits gives way to that of a cell that starts slowly", way) as check:
+            done = browser.do("navigate", url=f"{way.url}/", wait="pre:has-text('x-request-id')", picture=picture(system, way))
+            expect(done["shown"][0] != done["shown"][1] == "", f"{done}")
+            statuses = [record["status"] for record in check.records() if record["path"] == "/"]
+            expect(statuses[0] == 503 and statuses[-1] == 200, f"{statuses}")
+
+
 def picture(system, way):
-    return str(system.pictures / f"{way.via}-{'asleep' if way.asleep else 'awake'}.png") if system.pictures else None
+    if not system.pictures:
+        return None
+    return str(system.pictures / f"{way.cell}-{way.via}-{'asleep' if way.asleep else 'awake'}.png")
 
 
 def bodies(system, browser):
