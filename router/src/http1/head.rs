@@ -17,7 +17,7 @@ pub struct Limits {
     pub lines: usize,
 }
 
-/// How a message's body is framed.
+/// How a request's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is none.
@@ -26,8 +26,6 @@ pub enum Framing {
     Length(u64),
     /// It comes in chunks.
     Chunked,
-    /// It lasts until the connection ends, as only an answer's may (RFC 9112 section 6.3).
-    ToEnd,
 }
 
 /// A request's head, and what its connection needs to know of it.
