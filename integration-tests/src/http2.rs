@@ -172,6 +172,17 @@ impl Frames {
         }
     }
 
+    /// Reads up to the connection's end, as a client that answers each `PING`.
+    pub async fn end(&mut self) {
+        while let Some(ping) = self
+            .find(|frame| frame.kind == PING && frame.flags & ACK == 0)
+            .await
+        {
+            // One that is gone says so in what is read next.
+            let _ = self.send(frame(PING, ACK, 0, ping.payload)).await;
+        }
+    }
+
     /// The frames of a stream up to its end, or its reset, or that of the connection.
     pub async fn stream(&mut self, stream: u32) -> Vec<Frame> {
         let mut frames = Vec::new();

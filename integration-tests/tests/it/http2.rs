@@ -9,11 +9,11 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use integration_tests::client::{self, Raw};
 use integration_tests::http2::{
     ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, RST_STREAM, Room,
-    frame, head, setting,
+    WINDOW_UPDATE, frame, head, setting,
 };
 use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::scene::{HOST, at, options, said, scripted};
 
@@ -470,6 +470,52 @@ async fn windows_grow_once_a_cell_has_taken_many() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
+    let cell = ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router = Router::start(options.args(["--idle-timeout-ms", "300"])).await;
+    let mut readers = Vec::new();
+    // Whatever the kernel has room for, some of these end in what is beyond it.
+    for size in (1..40).map(|pieces| pieces * 16 * 1024) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 * 1024).unwrap();
+        let raw = socket.connect(router.addr()).await.unwrap().into();
+        let room = setting(INITIAL_WINDOW, 1 << 20);
+        let mut client = Frames::open(raw, &room).await.unwrap();
+        let room = frame(WINDOW_UPDATE, 0, 0, (1_u32 << 20).to_be_bytes());
+        client.send(room).await.unwrap();
+        client
+            .send(head(1, END_STREAM, &post("/late")))
+            .await
+            .unwrap();
+        let (mut upstream, _) = cell.request().await;
+        tokio::spawn(async move {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+            upstream.write(answer).await?;
+            upstream.write(vec![b'x'; size]).await
+        });
+        readers.push((size, client));
+    }
+    // Several idle connections, one after the other, are let go meanwhile.
+    for _ in 0..4 {
+        let mut idle = Frames::connect(router.addr(), &[]).await.unwrap();
+        idle.end().await;
+    }
+    for (size, mut client) in readers {
+        let frames = client.stream(1).await;
+        let came: usize = frames
+            .iter()
+            .filter(|frame| frame.kind == DATA)
+            .map(|frame| frame.payload.len())
+            .sum();
+        assert!(
+            came == size && frames.last().unwrap().ends(),
+            "{came} of {size}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_opens_no_window_does_not_keep_its_cell() {
     let cell = ScriptedCell::listen().await;
     let options = options(json!({ "alice": at(cell.addr()) }));
@@ -509,7 +555,8 @@ async fn a_client_that_opens_no_window_does_not_keep_its_cell() {
 async fn an_idle_connection_is_told_to_go() {
     let cell = ScriptedCell::listen().await;
     let options = options(json!({ "alice": at(cell.addr()) }));
-    let router = Router::start(options.args(["--idle-timeout-ms", "200"])).await;
+    let times = ["--idle-timeout-ms", "200", "--client-stall-ms", "400"];
+    let router = Router::start(options.args(times)).await;
     for requests in [0, 1] {
         let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
         if requests > 0 {
@@ -535,7 +582,7 @@ async fn a_request_outlives_the_idle_time() {
     let (mut upstream, _) = cell.request().await;
     // Another connection has been idle for longer by now.
     let mut idle = Frames::connect(router.addr(), &[]).await.unwrap();
-    while idle.next().await.is_some() {}
+    idle.end().await;
     upstream.write(OK).await.unwrap();
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
 }

@@ -91,15 +91,13 @@ pub async fn serve<I, F, R, B>(
             }
             Event::Flooded => {
                 drop(refuse(Fault::Flood));
-                break Some((Reason::ENHANCE_YOUR_CALM, GOODBYE));
+                break Some(Reason::ENHANCE_YOUR_CALM);
             }
             Event::HeadTimedOut => {
                 drop(refuse(Fault::TimedOut));
-                break Some((Reason::ENHANCE_YOUR_CALM, GOODBYE));
+                break Some(Reason::ENHANCE_YOUR_CALM);
             }
-            Event::Silent => break Some((Reason::NO_ERROR, GOODBYE)),
-            // The last bytes of an answer may still be on their way to a slow client.
-            Event::Over => break Some((Reason::NO_ERROR, config.client_stall)),
+            Event::Silent | Event::Over => break Some(Reason::NO_ERROR),
             Event::Ended(error) => {
                 if let Some(fault) = error.as_ref().and_then(fault) {
                     drop(refuse(fault));
@@ -108,11 +106,11 @@ pub async fn serve<I, F, R, B>(
             }
         }
     };
-    if let Some((reason, patience)) = last_word {
+    if let Some(reason) = last_word {
         connection.abrupt_shutdown(reason);
         let ended = poll_fn(|context| connection.poll_closed(context));
         // Whoever does not take the last word in time does not get it.
-        let _ = timeout(patience, ended).await;
+        let _ = timeout(GOODBYE, ended).await;
     }
     drop(connection);
     // A socket that closes with unread bytes takes the last word with it.
@@ -235,7 +233,7 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         if let Some(event) = told(self, context) {
             return Poll::Ready(event);
         }
-        self.poll_due(connection, context)
+        self.poll_due(context)
     }
 
     /// Lets the windows grow; whether there is something new to be sent.
@@ -252,13 +250,9 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         grown
     }
 
-    fn poll_due(
-        &mut self,
-        connection: &Connection<Watched<I>, Bytes>,
-        context: &mut Context<'_>,
-    ) -> Poll<Event> {
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let (at, event) = self.due(connection);
+            let (at, event) = self.due();
             if self.alarm.deadline() > at {
                 self.alarm.as_mut().reset(at);
             }
@@ -274,24 +268,22 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
     }
 
     /// What is due next; nothing stands for asking whether the client is still there.
-    fn due(&self, connection: &Connection<Watched<I>, Bytes>) -> (Instant, Option<Event>) {
+    fn due(&self) -> (Instant, Option<Event>) {
         if let Some(since) = self.watched.head_since() {
             return (since + self.config.head_timeout, Some(Event::HeadTimedOut));
         }
-        let Some(idle) = self.streams.idle_since() else {
-            return (self.ask_at, None);
-        };
-        // The last bytes of an answer outlive its task: a slow client has as long for them as for any others.
-        let tail = match connection.has_streams() {
-            true => self.config.client_stall,
-            false => Duration::ZERO,
-        };
-        match self.leaving {
-            Some(leaving) => (idle.max(leaving) + GOODBYE.max(tail), Some(Event::Over)),
-            None => (
-                idle + self.config.idle_timeout.max(tail),
-                Some(Event::Leave),
-            ),
+        match (self.streams.idle_since(), self.leaving) {
+            (None, _) => (self.ask_at, None),
+            // The answer to the ping that goes with a goodbye says that all before it was taken, and ends the connection
+            // at once. A client that is slow to take the last answer has as long for it as for any.
+            (Some(idle), Some(leaving)) => {
+                let taken = match self.streams.any_ended() {
+                    true => idle + self.config.client_stall,
+                    false => idle,
+                };
+                (taken.max(leaving + GOODBYE), Some(Event::Over))
+            }
+            (Some(idle), None) => (idle + self.config.idle_timeout, Some(Event::Leave)),
         }
     }
 

@@ -21,6 +21,7 @@ pub(super) struct Streams(Rc<Shared>);
 struct Shared {
     running: Cell<usize>,
     idle_since: Cell<Instant>,
+    any_ended: Cell<bool>,
     taken_back: RefCell<Budget>,
     too_many: Cell<bool>,
     server: RefCell<Option<Waker>>,
@@ -32,6 +33,7 @@ impl Default for Streams {
         Self(Rc::new(Shared {
             running: Cell::default(),
             idle_since: Cell::new(now),
+            any_ended: Cell::new(false),
             taken_back: RefCell::new(Budget::new(TAKEN_BACK, TAKEN_BACK_PER_SECOND, now)),
             too_many: Cell::new(false),
             server: RefCell::default(),
@@ -50,6 +52,11 @@ impl Streams {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = self.0.running.get() == 0;
         idle.then(|| self.0.idle_since.get())
+    }
+
+    /// Whether there ever was one that has ended.
+    pub(super) fn any_ended(&self) -> bool {
+        self.0.any_ended.get()
     }
 
     /// Whether the client has taken more back than it may.
@@ -92,6 +99,7 @@ impl Drop for Place {
         let shared = &self.0.0;
         let left = shared.running.get() - 1;
         shared.running.set(left);
+        shared.any_ended.set(true);
         if left == 0 {
             shared.idle_since.set(Instant::now());
             self.0.wake();
