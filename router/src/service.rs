@@ -20,7 +20,7 @@ use crate::live::cells::{Cells, InFlight};
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
-use crate::registry::{Cell, HostName, Identity};
+use crate::registry::{Cell, HostName, Identity, Protocol};
 use crate::respond::{self, Audience, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
@@ -295,7 +295,8 @@ impl Service {
             keys,
         } = course;
         let authority = authority_of(&head);
-        let upgrade = (head.version == Version::HTTP_11)
+        // An HTTP/2 cell has no use for an upgrade, and a server may ignore one (RFC 9110 section 7.8).
+        let upgrade = (head.version == Version::HTTP_11 && to.cell.protocol == Protocol::Http1)
             .then(|| hop_by_hop::upgrade(&head.headers))
             .flatten()
             .zip(match &body {

@@ -214,6 +214,44 @@ async fn a_tunnel_leads_through_tls() {
 }
 
 #[tokio::test]
+async fn http2_is_chosen_by_alpn_or_not_spoken() {
+    let (plain, pin) = Authority::new().certify("anything");
+    let mut config = ServerConfig::clone(plain.config());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let choosing = TlsAcceptor::from(Arc::new(config));
+    for (acceptor, speaks) in [(choosing, true), (plain, false)] {
+        let listener = listening().await;
+        let port = listener.local_addr().unwrap().port();
+        let entry = json!({
+            "address": format!("localhost:{port}"), "protocol": "http2", "tls": { "pin": pin },
+        });
+        let router = Router::start(options(json!({ "alice": entry }))).await;
+        let answered = tokio::spawn(client::get(router.addr(), HOST, "/x"));
+        let (socket, _) = listener.accept().await.unwrap();
+        let stream = acceptor.accept(socket).await.unwrap();
+        if !speaks {
+            assert_eq!(
+                answered.await.unwrap().unwrap().status,
+                StatusCode::BAD_GATEWAY
+            );
+            let record = router.next_record(|record| record["status"] == 502).await;
+            assert_eq!(record["reason"], "cell_untrusted");
+            continue;
+        }
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        assert_eq!(request.uri(), &*format!("https://{HOST}/x"));
+        let mut body = respond
+            .send_response(http::Response::new(()), false)
+            .unwrap();
+        body.send_data(bytes::Bytes::from_static(b"ok"), true)
+            .unwrap();
+        tokio::spawn(async move { connection.accept().await.is_none() });
+        assert_eq!(answered.await.unwrap().unwrap().text(), "ok");
+    }
+}
+
+#[tokio::test]
 async fn an_authority_beside_the_registry_is_read_with_it() {
     let (old, new) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ fn getting(router: &Router) -> JoinHandle<Result<Answer, Error>> {
 }
 
 /// One line of the answer to the challenge in `head`, as docs/signature.md has it.
-fn proof(head: &str, secret: &str) -> String {
+pub(crate) fn proof(head: &str, secret: &str) -> String {
     let target = head.split(' ').nth(1).unwrap();
     let value = |name: &str| {
         let rest = target.split_once(name).unwrap().1;

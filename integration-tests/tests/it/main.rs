@@ -6,6 +6,7 @@
 
 mod abuse;
 mod behaviours;
+mod cell_http2;
 mod cell_tls;
 mod check;
 mod door;

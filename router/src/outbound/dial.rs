@@ -10,6 +10,7 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +23,10 @@ use crate::registry::{Cell, Placement};
 const REMEMBER: Duration = Duration::from_secs(5);
 /// How long it may be remembered that a private name has none: a machine that starts gets one.
 const REMEMBER_NONE: Duration = Duration::from_millis(500);
+/// When a silent cell's kernel is asked whether it is still there, how often, and how often in vain.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 /// Fly's resolver on every private network, used where the system names none (Fly docs, Private Networking).
 const FLY_DNS: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 3));
 
@@ -162,6 +167,14 @@ pub(super) fn private_name(cell: &Cell) -> String {
     }
 }
 
+/// Finds out that a machine has vanished under a connection on which nobody speaks.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES)
+}
+
 async fn connect(
     addresses: &[SocketAddr],
     patience: Duration,
@@ -170,8 +183,9 @@ async fn connect(
     for &address in addresses {
         match timeout(patience, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
-                // It is a hint to the kernel; without it the socket works all the same.
+                // Both are hints to the kernel; without them the socket works all the same.
                 let _ = socket.set_nodelay(true);
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
                 return Ok((socket, address));
             }
             Ok(Err(error)) => last = DialError::Refused(address, error),

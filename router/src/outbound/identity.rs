@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::timeout;
 
-use super::pool::Connection;
+use super::channel::Channel;
 use super::{chain, now};
 use crate::account::body::Relayed;
 use crate::account::record::Record;
@@ -65,31 +65,31 @@ impl std::error::Error for Doubt {}
 /// # Errors
 /// `Doubt`; nothing of a request has been sent.
 pub async fn prove(
-    connection: &mut Connection,
+    channel: &mut Channel,
     cell: &Cell,
     keys: &Keys,
     record: &Rc<Record>,
 ) -> Result<(), Doubt> {
     let patience = cell.limits.first_byte_timeout;
-    timeout(patience, ask(connection, cell, keys, record))
+    timeout(patience, ask(channel, cell, keys, record))
         .await
         .map_err(|_| Doubt::Silent(patience))?
 }
 
 async fn ask(
-    connection: &mut Connection,
+    channel: &mut Channel,
     cell: &Cell,
     keys: &Keys,
     record: &Rc<Record>,
 ) -> Result<(), Doubt> {
-    let (nonce, address) = (nonce(), connection.address.to_string());
+    let (nonce, address) = (nonce(), channel.address().to_string());
     let challenge = Challenge {
         cell: cell.name.as_str(),
         nonce: &nonce,
         address: &address,
     };
     let request = question(challenge, keys, record);
-    let answer = connection
+    let answer = channel
         .ask(request)
         .await
         .map_err(|error| Doubt::Broken(chain(&error)))?;

@@ -2,13 +2,17 @@
 //!
 //! Never decides whether to stream; never speaks to the client.
 
+pub mod channel;
 pub mod dial;
 pub mod hold;
+pub mod http2;
 pub mod identity;
 pub mod last_word;
+pub mod loan;
 pub mod machines;
 pub mod pace;
 pub mod pool;
+pub mod sharing;
 pub mod socket;
 pub mod stream;
 pub mod tls;

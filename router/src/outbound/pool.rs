@@ -1,4 +1,4 @@
-//! One worker's idle connections to cells.
+//! One worker's connections to cells: idle ones of HTTP/1.1, and those of HTTP/2.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use super::last_word::LastWord;
+use super::sharing::Sharing;
 use super::socket::{Heard, Socket};
 use crate::account::body::Relayed;
 use crate::live::trust::Trust;
@@ -142,6 +143,8 @@ impl Drop for Connection {
 /// Idle connections by cell.
 pub struct Pool {
     idle: RefCell<HashMap<CellName, Vec<Connection>>>,
+    /// Those that are shared.
+    pub sharing: Rc<Sharing>,
     most: usize,
     lasts: Duration,
 }
@@ -159,6 +162,7 @@ impl Pool {
     pub fn new(most: usize, lasts: Duration) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
+            sharing: Rc::default(),
             most,
             lasts,
         })
@@ -200,6 +204,8 @@ impl Pool {
             });
         }
         idle.retain(|_, kept| !kept.is_empty());
+        drop(idle);
+        self.sharing.sweep(self.lasts);
     }
 
     /// How long an idle connection is kept.

@@ -1,5 +1,6 @@
 //! One request to a cell and its answer back, both directions at once, in constant memory.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
+use super::channel::Channel;
 use super::dial::Dialer;
+use super::http2::{Failed, Shared, Stream};
 use super::identity;
 use super::pool::{Connection, Pool};
+use super::sharing::Found;
 use super::socket::Socket;
 use super::tls;
 use super::tunnel;
@@ -28,7 +32,7 @@ use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
 use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
-use crate::registry::{Cell, Placement};
+use crate::registry::{Cell, Placement, Protocol};
 use crate::wire::signature::Keys;
 use crate::wire::{forward, hop_by_hop};
 
@@ -42,7 +46,7 @@ const MOVES: u32 = 2;
 /// What is held while an answer's body is on its way.
 #[derive(Debug)]
 pub struct Lease {
-    connection: Connection,
+    channel: Channel,
     record: Rc<Record>,
     _in_flight: InFlight,
 }
@@ -51,14 +55,14 @@ impl Lease {
     /// The answer is whole: the connection is kept if the request is, too.
     fn end(self) {
         match self.record.request_ended.get() {
-            Ending::None | Ending::Complete => self.connection.release(),
+            Ending::None | Ending::Complete => self.channel.release(),
             Ending::Running
             | Ending::ClientGone
             | Ending::ClientStalled
             | Ending::TooLarge
             | Ending::CellCut
             | Ending::CellStalled
-            | Ending::NotWanted => drop(self.connection),
+            | Ending::NotWanted => drop(self.channel),
         }
     }
 }
@@ -153,7 +157,8 @@ impl Upstream {
         let limits = Arc::clone(&to.cell.limits);
         let mut interim = Heralds::new(&mut head, &body, to.cell.may_replay);
         let gate = interim.gate();
-        if body.size_hint().exact().is_none() && !body.is_end_stream() {
+        let http1 = to.cell.protocol == Protocol::Http1;
+        if http1 && body.size_hint().exact().is_none() && !body.is_end_stream() {
             // Said outright, because the codec takes a GET of unknown length for one without a body.
             let chunked = HeaderValue::from_static("chunked");
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
@@ -169,41 +174,42 @@ impl Upstream {
             gate,
         );
 
-        let mut connection = self.connection(&to, record).await?;
+        let mut channel = self.channel(&to, record).await?;
         let mut message = (head, body);
         let mut moved = 0;
         let response = loop {
             let (mut head, body) = message;
             seal(&mut head);
-            let spare = (connection.used() && repeatable(&head, record)).then(|| head.clone());
-            record.upstream.set(Some(connection.address));
+            let spare = (channel.used() && repeatable(&head, record)).then(|| head.clone());
+            record.upstream.set(Some(channel.address()));
             let request = Request::from_parts(head, body);
             let patience = limits.first_byte_timeout;
-            let heard = connection.heard();
-            match attempt(&mut connection, request, &mut interim, record, patience).await {
+            let heard = channel.heard();
+            match attempt(&mut channel, request, &mut interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
                 Attempt::Unsent(unsent, _) if moved < MOVES => message = unsent.into_parts(),
                 Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
                 Attempt::Failed(error) => match (error, spare) {
                     // After one byte of an answer, be it an interim one, the cell is at work on it.
-                    (StreamError::Broken(_), Some(head)) if connection.heard() == heard => {
+                    (StreamError::Broken(_), Some(head)) if channel.heard() == heard => {
                         message = (head, Relayed::absent(Rc::clone(record)));
                     }
                     (error, _) => return Err(error),
                 },
             }
             moved += 1;
-            connection = self.fresh_connection(&to, record).await?;
+            drop(channel);
+            channel = self.fresh(&to, record).await?;
         };
         record.progress();
         to.live.breaker.answered(&to.cell);
-        self.answer(response, connection, upgrade, to, record)
+        self.answer(response, channel, upgrade, to, record)
     }
 
     fn answer(
         &self,
         mut response: Response<hyper::body::Incoming>,
-        connection: Connection,
+        channel: Channel,
         upgrade: Option<(HeaderValue, oneshot::Receiver<Switched>)>,
         to: Destination,
         record: &Rc<Record>,
@@ -220,7 +226,7 @@ impl Upstream {
         }
         let Some(upstream) = upstream else {
             let lease = Lease {
-                connection,
+                channel,
                 record: Rc::clone(record),
                 _in_flight: to.in_flight,
             };
@@ -241,7 +247,7 @@ impl Upstream {
         let Some((asked, downstream)) = upgrade else {
             return Err(StreamError::UnaskedUpgrade);
         };
-        connection.detach();
+        channel.detach();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         let protocol = switched.unwrap_or(asked);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
@@ -260,31 +266,24 @@ impl Upstream {
         Ok(response.map(|_| Answer::own(Default::default(), Rc::clone(record))))
     }
 
-    async fn connection(
-        &self,
-        to: &Destination,
-        record: &Rc<Record>,
-    ) -> Result<Connection, StreamError> {
-        match self.pool.take(&to.cell, to.trust.as_ref()).await {
-            Some(connection) => {
-                // A hold before this must not count as the cell's silence.
-                record.progress();
-                Ok(connection)
-            }
-            None => self.fresh_connection(to, record).await,
+    /// A connection that is there already, or a fresh one.
+    async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
+        if to.cell.protocol == Protocol::Http1
+            && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref()).await
+        {
+            // A hold before this must not count as the cell's silence.
+            record.progress();
+            return Ok(Channel::Alone(kept));
         }
+        self.fresh(to, record).await
     }
 
     /// Connects, waking the cell if that is what it takes. Nothing of the request is sent or read meanwhile.
-    async fn fresh_connection(
-        &self,
-        to: &Destination,
-        record: &Rc<Record>,
-    ) -> Result<Connection, StreamError> {
+    async fn fresh(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
         let (breaker, cell) = (&to.live.breaker, &to.cell);
         let absent = loop {
             let began = Instant::now();
-            match self.reach(to, record).await {
+            match self.join(to, record).await {
                 // It may have come up while it was looked for.
                 Err(error) if error.is_absence() => {
                     if !to.live.was_told_since(&cell.placement, began) {
@@ -321,7 +320,7 @@ impl Upstream {
         ));
         drop(held);
         woken?;
-        match self.reach(to, record).await {
+        match self.join(to, record).await {
             Err(error) if error.is_absence() => {
                 breaker.failed(cell);
                 Err(error)
@@ -330,13 +329,29 @@ impl Upstream {
         }
     }
 
+    /// Reaches the cell, or shares the connection with which another request has done so.
+    async fn join(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
+        if to.cell.protocol == Protocol::Http1 {
+            return self.reach(to, record).await;
+        }
+        let sharing = &self.pool.sharing;
+        let lasts = self.pool.lasts();
+        match sharing.find(&to.cell, to.trust.as_ref(), lasts).await {
+            Found::Stream(stream) => {
+                record.progress();
+                Ok(Channel::Shared(stream))
+            }
+            Found::Turn(turn) => {
+                let reached = self.reach(to, record).await?;
+                turn.done();
+                Ok(reached)
+            }
+        }
+    }
+
     /// Connects to where the cell is thought to be, and has it prove that it is there. Who does not is treated as one
     /// who is not there: what led to that address is forgotten.
-    async fn reach(
-        &self,
-        to: &Destination,
-        record: &Rc<Record>,
-    ) -> Result<Connection, StreamError> {
+    async fn reach(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
         let began = Instant::now();
         let dialled = self.dialer.dial(&to.cell, &to.live).await;
         let (socket, address) = dialled.map_err(StreamError::Dial)?;
@@ -352,31 +367,54 @@ impl Upstream {
                 })?)
             }
         };
-        let home = Rc::clone(&self.pool);
-        let mut connection = Connection::open(home, socket, address, &to.cell, to.trust.clone())
-            .await
-            .map_err(StreamError::Broken)?;
-        let Some(keys) = &to.proof else {
-            return Ok(connection);
-        };
-        if let Err(doubt) = identity::prove(&mut connection, &to.cell, keys, record).await {
-            self.dialer.forget(&to.cell, &to.live, began);
-            return Err(StreamError::NotTheCell(address, doubt));
+        let mut channel = self.open(socket, address, to).await?;
+        if let Some(keys) = &to.proof {
+            if let Err(doubt) = identity::prove(&mut channel, &to.cell, keys, record).await {
+                self.dialer.forget(&to.cell, &to.live, began);
+                return Err(StreamError::NotTheCell(address, doubt));
+            }
+            record.progress();
+            channel = channel.proven().await.map_err(StreamError::Closed)?;
         }
-        record.progress();
-        connection.proven().await.map_err(StreamError::Closed)
+        if let Channel::Shared(stream) = &channel {
+            let shared = Rc::clone(stream.shared());
+            self.pool.sharing.add(&to.cell.name, shared);
+        }
+        Ok(channel)
+    }
+
+    /// Speaks the cell's protocol on a fresh socket.
+    async fn open(
+        &self,
+        socket: Socket,
+        address: SocketAddr,
+        to: &Destination,
+    ) -> Result<Channel, StreamError> {
+        let trust = to.trust.clone();
+        let opened = match to.cell.protocol {
+            Protocol::Http1 => {
+                let home = Rc::clone(&self.pool);
+                let connection = Connection::open(home, socket, address, &to.cell, trust).await;
+                connection.map(Channel::Alone)
+            }
+            Protocol::Http2 => {
+                let shared = Shared::open(socket, address, &to.cell, trust).await;
+                shared.map(|shared| Channel::Shared(Stream::on(&shared)))
+            }
+        };
+        opened.map_err(StreamError::Broken)
     }
 }
 
 /// Sends a request and waits for the head of its answer, for as long as either makes progress.
 async fn attempt(
-    connection: &mut Connection,
+    channel: &mut Channel,
     request: Request<Relayed>,
     interim: &mut Heralds,
     record: &Record,
     patience: Duration,
 ) -> Attempt {
-    let exchange = connection.sender().try_send_request(request);
+    let exchange = channel.send(request);
     tokio::pin!(exchange);
     let outcome = loop {
         let until = record.last_progress() + patience;
@@ -392,20 +430,24 @@ async fn attempt(
     };
     match outcome {
         Ok(response) => Attempt::Answered(Box::new(response)),
-        Err(mut error) => match error.take_message() {
-            Some(request) => Attempt::Unsent(Box::new(request), error.into_error()),
-            None => Attempt::Failed(match record.request_ended.get() {
-                Ending::ClientGone => StreamError::ClientCut(error.into_error()),
-                Ending::ClientStalled => StreamError::ClientStalled(error.into_error()),
-                Ending::TooLarge => StreamError::TooLarge(error.into_error()),
-                Ending::None
-                | Ending::Running
-                | Ending::Complete
-                | Ending::CellCut
-                | Ending::CellStalled
-                | Ending::NotWanted => StreamError::Broken(error.into_error()),
-            }),
-        },
+        Err(Failed {
+            error,
+            unsent: Some(request),
+        }) => Attempt::Unsent(request, error),
+        Err(Failed {
+            error,
+            unsent: None,
+        }) => Attempt::Failed(match record.request_ended.get() {
+            Ending::ClientGone => StreamError::ClientCut(error),
+            Ending::ClientStalled => StreamError::ClientStalled(error),
+            Ending::TooLarge => StreamError::TooLarge(error),
+            Ending::None
+            | Ending::Running
+            | Ending::Complete
+            | Ending::CellCut
+            | Ending::CellStalled
+            | Ending::NotWanted => StreamError::Broken(error),
+        }),
     }
 }
 

@@ -13,7 +13,7 @@ use super::StreamError;
 use super::machines::{ApiError, Machine, Machines};
 use crate::config::chance;
 use crate::live::cells::{Live, Stage, WakeProgress};
-use crate::registry::{Cell, Placement};
+use crate::registry::{Cell, Placement, Protocol};
 
 /// Pause after a call that may succeed when made again; doubled each time up to the API's own rate of one a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -189,9 +189,9 @@ async fn wake(
     Err(format!("its machine did not stay started, {STARTS} times"))
 }
 
-/// Whether the cell answers. One that speaks TLS is ready once it accepts: the rest is seen when it is asked.
+/// Whether the cell answers. One that speaks TLS or HTTP/2 is ready once it accepts: the rest is seen when it is asked.
 async fn ready(machines: &Machines, cell: &Cell, address: SocketAddr, url: &str) -> bool {
-    if cell.tls.is_none() {
+    if cell.tls.is_none() && cell.protocol == Protocol::Http1 {
         return machines.answers(url, PROBE_TIMEOUT).await;
     }
     let accepted = timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await;

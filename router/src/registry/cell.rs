@@ -30,6 +30,8 @@ pub struct Cell {
     pub identity: Identity,
     /// How it proves by TLS who it is; none means a plain connection.
     pub tls: Option<Tls>,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
@@ -205,6 +207,21 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// What `retry-after` says when the cell cannot answer now.
     pub retry_after: Duration,
+}
+
+/// What a cell speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// Both with their names in the file.
+    pub(super) const ALL: [(&'static str, Protocol); 2] =
+        [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
 }
 
 /// How a cell proves by TLS who it is, `{cell}` already replaced.

@@ -45,6 +45,7 @@ pub(super) enum Key {
     Secret,
     Identity,
     Tls,
+    Protocol,
     MayReplay,
     Prefix,
     Strip,

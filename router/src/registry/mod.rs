@@ -29,8 +29,8 @@ mod table;
 mod tests;
 
 pub use self::cell::{
-    Admission, Cell, Identity, Limits, PathRule, Placement, Replay, SecretSource, Tls, TrustSource,
-    WakeFor,
+    Admission, Cell, Identity, Limits, PathRule, Placement, Protocol, Replay, SecretSource, Tls,
+    TrustSource, WakeFor,
 };
 pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};

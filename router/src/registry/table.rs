@@ -1,6 +1,6 @@
 //! The table itself: every key of the file format, version 1. See [`super::fields`] for what the columns mean.
 
-use super::cell::{Admission, Identity, ReplayKind, WakeFor};
+use super::cell::{Admission, Identity, Protocol, ReplayKind, WakeFor};
 use super::fields::{Field, KEYS, Key, Kind, Scope, Unit};
 use super::host::{DOMAIN_PATTERN, HOST_MAX};
 use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
@@ -17,6 +17,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 
 static STATES: [&str; 4] = words(&Admission::ALL);
 static REPLAYS: [&str; 3] = words(&ReplayKind::ALL);
+static PROTOCOLS: [&str; 2] = words(&Protocol::ALL);
 static IDENTITIES: [&str; 2] = words(&Identity::ALL);
 static WAKE_FOR: [&str; 2] = words(&WakeFor::ALL);
 
@@ -380,7 +381,7 @@ pub(super) static FIELDS: [Field; KEYS] = [
             max: Some(256),
             default: Some("/up"),
         },
-        doc: "The path that the cell answers with 2xx once it is ready; a query may follow.",
+        doc: "The path that the cell answers with 2xx once it is ready; a query may follow. A cell that speaks TLS or http2 is ready once it accepts a connection.",
         example: r#""/up""#,
     },
     Field {
@@ -409,6 +410,17 @@ pub(super) static FIELDS: [Field; KEYS] = [
         kind: Kind::Object(Scope::Tls),
         doc: "The cell speaks TLS, with a certificate that one of the authorities in a file has signed, or for a key that is pinned. Without it the connection is plain.",
         example: r#"{"ca": "cells-ca.pem"}"#,
+    },
+    Field {
+        key: Key::Protocol,
+        name: "protocol",
+        scopes: BOTH,
+        kind: Kind::Choice {
+            words: &PROTOCOLS,
+            default: "http1",
+        },
+        doc: "What the cell speaks. http1: HTTP/1.1. http2: HTTP/2, many requests on one connection, as gRPC needs it: with prior knowledge, or by ALPN under tls. Upgrades (WebSockets) are for http1.",
+        example: r#""http2""#,
     },
     Field {
         key: Key::MayReplay,

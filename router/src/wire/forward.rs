@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
@@ -40,6 +40,26 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
     head.uri = Uri::from(with.target);
+}
+
+/// Turns a head for HTTP/1.1 into one for HTTP/2: its host into `:authority`, and without fields of a connection but `te`
+/// (RFC 9113 section 8.2.2 and 8.3.1).
+pub fn for_http2(head: &mut Parts, secure: bool) {
+    head.version = Version::HTTP_2;
+    for name in [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TRANSFER_ENCODING,
+    ] {
+        head.headers.remove(name);
+    }
+    let host = head.headers.remove(header::HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    // Whatever host has come so far is an authority.
+    parts.authority = authority.or(Some(Authority::from_static("unknown")));
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// The target as a cell gets it whose entry takes `prefix` off: what is left of the path, with the query.
@@ -213,6 +233,19 @@ mod tests {
             unsteer(&mut headers);
             assert!(headers.is_empty(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_head_for_http2_has_an_authority_and_no_fields_of_a_connection() {
+        let request = http::Request::get("/x").header("te", "trailers, gzip");
+        let mut head = rewritten(request, Some(&HeaderValue::from_static("websocket")));
+        for_http2(&mut head, true);
+        assert_eq!(head.uri, "https://alice.example.com:80/x?y");
+        assert_eq!(head.version, Version::HTTP_2);
+        for name in ["host", "connection", "upgrade", "transfer-encoding"] {
+            assert!(!head.headers.contains_key(name), "{name}");
+        }
+        assert_eq!(head.headers["te"], "trailers");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
 use super::tls::{self, read_tls};
 use crate::registry::cell::{
-    Admission, Cell, Identity, Limits, PathRule, Replay, ReplayKind, WakeFor,
+    Admission, Cell, Identity, Limits, PathRule, Protocol, Replay, ReplayKind, WakeFor,
 };
 use crate::registry::fields::{Key, Scope};
 use crate::registry::host::HostRule;
@@ -116,6 +116,7 @@ pub(super) fn read_entry<'t>(
                 .as_ref()
                 .or(defaults.tls.as_ref())
                 .map(|template| template.for_cell(name)),
+            protocol: Protocol::ALL[choice(&own, &defaults.settings, Key::Protocol)].1,
             ready_path,
             may_replay: own
                 .flag(Key::MayReplay)

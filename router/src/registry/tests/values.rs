@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry;
-use crate::registry::{Admission, Identity, Placement, Replay, SecretSource, TrustSource};
+use crate::registry::{
+    Admission, Identity, Placement, Protocol, Replay, SecretSource, TrustSource,
+};
 
 const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
 
@@ -43,6 +45,7 @@ fn nothing_written_means_the_documented_defaults() {
     assert_eq!(cell.limits.hold_timeout, Duration::from_secs(30));
     assert_eq!(cell.limits.retry_after, Duration::from_secs(30));
     assert_eq!(cell.secret, None);
+    assert_eq!((cell.protocol, cell.tls.is_none()), (Protocol::Http1, true));
     assert_eq!(&*cell.ready_path, "/up");
     assert!(!cell.may_replay);
 }
