@@ -476,13 +476,14 @@ async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
     let router = Router::start(options.args(["--idle-timeout-ms", "300"])).await;
     let mut readers = Vec::new();
     // Whatever the kernel has room for, some of these end in what is beyond it.
-    for size in (1..40).map(|pieces| pieces * 16 * 1024) {
+    for size in (1..40).map(|pieces| pieces * 64 * 1024) {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 * 1024).unwrap();
+        // Room for a few segments, or else the kernel sends by its slow timers.
+        socket.set_recv_buffer_size(128 * 1024).unwrap();
         let raw = socket.connect(router.addr()).await.unwrap().into();
-        let room = setting(INITIAL_WINDOW, 1 << 20);
+        let room = setting(INITIAL_WINDOW, 1 << 22);
         let mut client = Frames::open(raw, &room).await.unwrap();
-        let room = frame(WINDOW_UPDATE, 0, 0, (1_u32 << 20).to_be_bytes());
+        let room = frame(WINDOW_UPDATE, 0, 0, (1_u32 << 22).to_be_bytes());
         client.send(room).await.unwrap();
         client
             .send(head(1, END_STREAM, &post("/late")))
@@ -497,7 +498,7 @@ async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
         readers.push((size, client));
     }
     // Several idle connections, one after the other, are let go meanwhile.
-    for _ in 0..4 {
+    for _ in 0..12 {
         let mut idle = Frames::connect(router.addr(), &[]).await.unwrap();
         idle.end().await;
     }

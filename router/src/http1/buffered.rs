@@ -25,6 +25,8 @@ pub struct Buffered {
     write: BytesMut,
     data: Bytes,
     after: &'static [u8],
+    /// Bytes that the socket has taken since the present turn began.
+    written: u64,
 }
 
 impl fmt::Debug for Buffered {
@@ -42,7 +44,24 @@ impl Buffered {
             write: BytesMut::new(),
             data: Bytes::new(),
             after: b"",
+            written: 0,
         }
+    }
+
+    /// Begins a turn: counts what is written from now on.
+    pub fn begin(&mut self) {
+        self.written = 0;
+    }
+
+    /// Bytes that the socket has taken in this turn.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the other end is silent and there, as it should be between two turns.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.read.is_empty() && self.poll_fill(&mut context, 1).is_pending()
     }
 
     /// Lets memory go that an idle connection does not need.
@@ -114,6 +133,7 @@ impl Buffered {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.written += written as u64;
             let step = written.min(self.write.len());
             self.write.advance(step);
             written -= step;
@@ -136,11 +156,19 @@ impl Buffered {
         self.io.reset_on_close();
     }
 
-    /// Takes the socket and what was read ahead away, and leaves one behind that has ended.
-    pub fn take(&mut self) -> Switched {
+    /// Takes all away, and leaves a connection behind that has ended.
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(
+            self,
+            Self::new(Box::new(tokio::io::empty()), BytesMut::new()),
+        )
+    }
+
+    /// The socket and what was read ahead, for who speaks another protocol on it.
+    pub fn switch(self) -> Switched {
         Switched {
-            io: std::mem::replace(&mut self.io, Box::new(tokio::io::empty())),
-            ahead: std::mem::take(&mut self.read),
+            io: self.io,
+            ahead: self.read,
         }
     }
 }

@@ -1,29 +1,62 @@
-//! Answers' heads as bytes.
+//! Heads and chunk framing as bytes.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, BytesMut};
-use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 
 /// Writes a status line and header lines, without the empty line that ends a head. `reason` stands in for the status's
 /// usual phrase.
 pub fn head(write: &mut BytesMut, status: StatusCode, reason: Option<&[u8]>, headers: &HeaderMap) {
-    let lines: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    write.reserve(lines + 128);
+    write.reserve(size(headers) + 128);
     write.put_slice(b"HTTP/1.1 ");
     write.put_slice(status.as_str().as_bytes());
     write.put_u8(b' ');
     let usual = || status.canonical_reason().unwrap_or_default().as_bytes();
     write.put_slice(reason.unwrap_or_else(usual));
     write.put_slice(b"\r\n");
+    fields(write, headers);
+}
+
+/// A whole request head: request line, header lines, the empty line.
+pub fn request(method: &Method, target: &str, headers: &HeaderMap) -> BytesMut {
+    let mut write =
+        BytesMut::with_capacity(size(headers) + method.as_str().len() + target.len() + 16);
+    write.put_slice(method.as_str().as_bytes());
+    write.put_u8(b' ');
+    write.put_slice(target.as_bytes());
+    write.put_slice(b" HTTP/1.1\r\n");
+    fields(&mut write, headers);
+    write.put_slice(b"\r\n");
+    write
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
+}
+
+fn fields(write: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
         field(write, name.as_str(), value.as_bytes());
     }
+}
+
+/// What stands before a chunk's data: its size.
+pub fn chunk_size(bytes: usize) -> String {
+    format!("{bytes:x}\r\n")
+}
+
+/// What ends a chunked body with these trailers.
+pub fn last_chunk(trailers: &HeaderMap) -> BytesMut {
+    let mut last = BytesMut::from(&b"0\r\n"[..]);
+    fields(&mut last, trailers);
+    last.put_slice(b"\r\n");
+    last
 }
 
 /// Writes one header line.

@@ -1,4 +1,4 @@
-//! A body as it is read from a connection.
+//! A body as it is read from a connection, whichever side sends it.
 
 use std::fmt;
 use std::io;
@@ -46,6 +46,8 @@ pub enum Reading {
     Length(u64),
     /// Chunks.
     Chunked(Decoder),
+    /// Whatever comes until the connection ends.
+    ToEnd,
     /// Nothing: it is whole.
     Done,
     /// Nothing: it broke off.
@@ -59,6 +61,7 @@ impl Reading {
             Framing::None => Self::Done,
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Decoder::default()),
+            Framing::ToEnd => Self::ToEnd,
         }
     }
 
@@ -69,7 +72,7 @@ impl Reading {
 
     /// Whether more of it is to come.
     pub fn is_open(&self) -> bool {
-        matches!(self, Self::Length(_) | Self::Chunked(_))
+        matches!(self, Self::Length(_) | Self::Chunked(_) | Self::ToEnd)
     }
 
     /// How many bytes are to come, where that is known.
@@ -77,7 +80,7 @@ impl Reading {
         match self {
             Self::Length(left) => Some(*left),
             Self::Done => Some(0),
-            Self::Chunked(_) | Self::Failed => None,
+            Self::Chunked(_) | Self::ToEnd | Self::Failed => None,
         }
     }
 
@@ -97,6 +100,10 @@ impl Reading {
             }
             match ready!(from.poll_fill(context, BODY_READ)) {
                 Ok(true) => {}
+                Ok(false) if matches!(self, Self::ToEnd) => {
+                    *self = Self::Done;
+                    break Ok(Step::End);
+                }
                 Ok(false) => break Err(BodyError::Ended),
                 Err(error) => break Err(BodyError::Io(error)),
             }
@@ -111,7 +118,8 @@ impl Reading {
         match self {
             Self::Done => Ok(Step::End),
             Self::Failed => Err(BodyError::Over),
-            Self::Length(_) if from.read.is_empty() => Ok(Step::More),
+            Self::Length(_) | Self::ToEnd if from.read.is_empty() => Ok(Step::More),
+            Self::ToEnd => Ok(Step::Data(from.read.split().freeze())),
             Self::Length(left) => {
                 let data = take(from, *left);
                 *left -= data.len() as u64;
