@@ -301,7 +301,7 @@ impl Service {
             .flatten()
             .zip(match &body {
                 Incoming::Http1(body) => Some(body.switched()),
-                Incoming::Http2(_) | Incoming::Cell(_) => None,
+                Incoming::Http2(_) | Incoming::Cell(_) | Incoming::Http2Cell(_) => None,
             });
         let introduction = Introduction {
             cell: to.cell.name.as_str(),
@@ -343,7 +343,7 @@ impl Service {
             seal,
         );
         relayed.await.map_err(|error| {
-            if let StreamError::Broken(_) = error {
+            if let StreamError::Broken(_) | StreamError::BadAnswer(_) = error {
                 live.breaker.broke(&cell);
             }
             let left = live.breaker.refuses(&cell.placement);

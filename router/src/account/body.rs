@@ -35,8 +35,10 @@ pub enum Incoming {
     Http1(http1::Body),
     /// From a client that speaks HTTP/2.
     Http2(http2::Body),
-    /// From a cell.
-    Cell(hyper::body::Incoming),
+    /// From a cell that speaks HTTP/1.
+    Cell(http1::AnswerBody<Relayed>),
+    /// From a cell that speaks HTTP/2.
+    Http2Cell(hyper::body::Incoming),
 }
 
 impl Incoming {
@@ -45,7 +47,7 @@ impl Incoming {
         match self {
             Self::Http1(body) => body.interim().map(Interim::Http1),
             Self::Http2(body) => Some(Interim::Http2(body.interim())),
-            Self::Cell(_) => None,
+            Self::Cell(_) | Self::Http2Cell(_) => None,
         }
     }
 }
@@ -80,7 +82,8 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
             Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http2),
-            Self::Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Cell),
+            Self::Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
+            Self::Http2Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http2Cell),
         }
     }
 
@@ -89,6 +92,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Cell(body) => body.is_end_stream(),
+            Self::Http2Cell(body) => body.is_end_stream(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Body for Incoming {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
             Self::Cell(body) => body.size_hint(),
+            Self::Http2Cell(body) => body.size_hint(),
         }
     }
 }
@@ -104,12 +109,12 @@ impl Body for Incoming {
 /// How the sender of a body was lost.
 #[derive(Debug)]
 pub enum Lost {
-    /// An HTTP/1 client.
+    /// An HTTP/1 client, or such a cell.
     Http1(http1::BodyError),
     /// An HTTP/2 client.
     Http2(http2::BodyError),
-    /// A cell.
-    Cell(hyper::Error),
+    /// An HTTP/2 cell.
+    Http2Cell(hyper::Error),
 }
 
 impl fmt::Display for Lost {
@@ -117,7 +122,7 @@ impl fmt::Display for Lost {
         match self {
             Self::Http1(error) => error.fmt(f),
             Self::Http2(error) => error.fmt(f),
-            Self::Cell(error) => error.fmt(f),
+            Self::Http2Cell(error) => error.fmt(f),
         }
     }
 }
@@ -127,7 +132,7 @@ impl std::error::Error for Lost {
         match self {
             Self::Http1(error) => error.source(),
             Self::Http2(error) => error.source(),
-            Self::Cell(error) => error.source(),
+            Self::Http2Cell(error) => error.source(),
         }
     }
 }
@@ -258,7 +263,7 @@ impl<G> Relayed<G> {
     /// The cell's body, which may pause for `patience` at most and is to be taken as `taking` says. `at_end` gets the guard when the body ended whole; in
     /// any other case the guard is dropped.
     pub fn response(
-        body: hyper::body::Incoming,
+        body: Incoming,
         record: Rc<Record>,
         patience: Duration,
         taking: Taking,
@@ -266,7 +271,7 @@ impl<G> Relayed<G> {
         at_end: fn(G),
     ) -> Self {
         let mut relayed = Self::new(
-            Incoming::Cell(body),
+            body,
             Side::Response,
             record,
             Demands::patience(patience),

@@ -27,6 +27,8 @@ pub struct Buffered {
     after: &'static [u8],
     /// Bytes that the socket has taken since the present turn began.
     written: u64,
+    /// A write was told that the other end has reset the connection.
+    reset: bool,
 }
 
 impl fmt::Debug for Buffered {
@@ -45,6 +47,7 @@ impl Buffered {
             data: Bytes::new(),
             after: b"",
             written: 0,
+            reset: false,
         }
     }
 
@@ -84,7 +87,11 @@ impl Buffered {
         let mut into = (&mut self.read).limit(most);
         // It keeps nothing between polls.
         let reading = pin!(self.io.read_buf(&mut into));
-        reading.poll(context).map_ok(|count| count > 0)
+        match ready!(reading.poll(context)) {
+            // The write took the news of the reset with it: without that, what was cut would seem to have ended.
+            Ok(0) if self.reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            read => Poll::Ready(read.map(|count| count > 0)),
+        }
     }
 
     /// Queues what `write` writes.
@@ -114,6 +121,14 @@ impl Buffered {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(self.poll_write(context));
+        if let Err(error) = &flushed {
+            self.reset |= error.kind() == io::ErrorKind::ConnectionReset;
+        }
+        Poll::Ready(flushed)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let parts = [
                 IoSlice::new(&self.write),
@@ -158,10 +173,12 @@ impl Buffered {
 
     /// Takes all away, and leaves a connection behind that has ended.
     pub fn take(&mut self) -> Self {
-        std::mem::replace(
-            self,
-            Self::new(Box::new(tokio::io::empty()), BytesMut::new()),
-        )
+        std::mem::replace(self, Self::ended())
+    }
+
+    /// One that has ended.
+    pub fn ended() -> Self {
+        Self::new(Box::new(tokio::io::empty()), BytesMut::new())
     }
 
     /// The socket and what was read ahead, for who speaks another protocol on it.

@@ -228,7 +228,7 @@ impl Connection {
         // Bodies that are still around read nothing any more.
         state.turn += 1;
         let switch = state.switch.take();
-        let switched = state.io.take();
+        let switched = state.io.take().switch();
         if let Some(switch) = switch {
             // Nobody there any more: the connection closes.
             let _ = switch.send(switched);

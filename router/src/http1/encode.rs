@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, BytesMut};
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::request::Parts;
+use http::uri::PathAndQuery;
 
 /// Writes a status line and header lines, without the empty line that ends a head. `reason` stands in for the status's
 /// usual phrase.
@@ -20,17 +22,16 @@ pub fn head(write: &mut BytesMut, status: StatusCode, reason: Option<&[u8]>, hea
     fields(write, headers);
 }
 
-/// A whole request head: request line, header lines, the empty line.
-pub fn request(method: &Method, target: &str, headers: &HeaderMap) -> BytesMut {
-    let mut write =
-        BytesMut::with_capacity(size(headers) + method.as_str().len() + target.len() + 16);
-    write.put_slice(method.as_str().as_bytes());
+/// Writes a whole request head, with its target in origin form: request line, header lines, the empty line.
+pub fn request(write: &mut BytesMut, head: &Parts) {
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    write.reserve(size(&head.headers) + target.len() + 64);
+    write.put_slice(head.method.as_str().as_bytes());
     write.put_u8(b' ');
     write.put_slice(target.as_bytes());
     write.put_slice(b" HTTP/1.1\r\n");
-    fields(&mut write, headers);
+    fields(write, &head.headers);
     write.put_slice(b"\r\n");
-    write
 }
 
 fn size(headers: &HeaderMap) -> usize {

@@ -17,7 +17,7 @@ pub struct Limits {
     pub lines: usize,
 }
 
-/// How a request's body is framed.
+/// How a message's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is none.
@@ -26,6 +26,8 @@ pub enum Framing {
     Length(u64),
     /// It comes in chunks.
     Chunked,
+    /// It lasts until the connection ends, as only an answer's may (RFC 9112 section 6.3).
+    ToEnd,
 }
 
 /// A request's head, and what its connection needs to know of it.
@@ -125,7 +127,7 @@ pub fn parse(head: &Bytes, limits: Limits) -> Result<Head, Fault> {
 }
 
 /// The line that begins at `from`, without its end, and where the next one begins.
-fn split_line(head: &[u8], from: usize) -> Option<(std::ops::Range<usize>, usize)> {
+pub(super) fn split_line(head: &[u8], from: usize) -> Option<(std::ops::Range<usize>, usize)> {
     let end = from + memchr::memchr(b'\n', head.get(from..)?)?;
     (end > from).then_some((from..end - 1, end + 1))
 }
@@ -182,7 +184,7 @@ fn with_path(uri: Uri) -> Result<Uri, Fault> {
 }
 
 /// Header lines from `from` to the empty line.
-fn fields(block: &Bytes, from: usize, most: usize) -> Result<HeaderMap, Fault> {
+pub(super) fn fields(block: &Bytes, from: usize, most: usize) -> Result<HeaderMap, Fault> {
     let mut headers = HeaderMap::with_capacity(16);
     let mut next = from;
     let mut lines = 0;
@@ -271,7 +273,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Fault> {
     }
 }
 
-fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
+pub(super) fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
     let says = |wanted: &str| {
         headers
             .get_all(header::CONNECTION)

@@ -2,15 +2,18 @@
 //!
 //! Knows nothing of cells or decisions. What it refuses never becomes a request.
 
+pub mod answer;
 pub mod buffered;
 pub mod chunked;
 pub mod connection;
 pub mod encode;
+pub mod exchange;
 pub mod head;
 pub mod io;
 pub mod reading;
 
 pub use buffered::Switched;
 pub use connection::{Body, Interim};
+pub use exchange::AnswerBody;
 pub use head::Fault;
 pub use reading::BodyError;

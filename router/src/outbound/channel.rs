@@ -1,21 +1,63 @@
 //! The way of one request to its cell: a connection of its own, or its place on one that is shared.
 
+use std::fmt;
 use std::net::SocketAddr;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request, Response, StatusCode};
 
-use super::http2::{Failed, Stream};
+use super::http2::Stream;
 use super::pool::Connection;
-use crate::account::body::Relayed;
+use crate::account::body::{Cut, Incoming, Relayed};
+use crate::http1::Switched;
+use crate::http1::exchange::ExchangeError;
 
 /// A way to send one request. Dropping it takes back what is not done.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every one is of the large kind, and one more allocation for each would be for the rare ones"
+)]
 pub enum Channel {
     /// HTTP/1.1.
     Alone(Connection),
     /// HTTP/2.
     Shared(Stream),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// What went wrong.
+    pub error: ChannelError,
+    /// The request, if the cell provably did nothing with it and all of it is still here.
+    pub unsent: Option<Box<Request<Relayed>>>,
+}
+
+/// What went wrong on the way to a cell.
+#[derive(Debug)]
+pub enum ChannelError {
+    /// With one that speaks HTTP/1.
+    Http1(ExchangeError<Cut>),
+    /// With one that speaks HTTP/2.
+    Http2(hyper::Error),
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http1(error) => error.fmt(f),
+            Self::Http2(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ChannelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Http1(error) => error.source(),
+            Self::Http2(error) => error.source(),
+        }
+    }
 }
 
 impl Channel {
@@ -43,19 +85,18 @@ impl Channel {
         }
     }
 
-    /// Sends a client's request, and returns the head of its answer. Cancelling takes the request back.
+    /// Sends a client's request, and returns its final answer, whose body is read as it is asked. `herald` gets those that
+    /// come before it; HTTP/2 has none here. Cancelling takes the request back.
     ///
     /// # Errors
     /// `Failed`.
-    pub async fn send(&mut self, request: Request<Relayed>) -> Result<Response<Incoming>, Failed> {
+    pub async fn send(
+        &mut self,
+        request: Request<Relayed>,
+        herald: impl FnMut(StatusCode, HeaderMap),
+    ) -> Result<Response<Incoming>, Failed> {
         match self {
-            Self::Alone(connection) => {
-                let sent = connection.sender().try_send_request(request).await;
-                sent.map_err(|mut error| Failed {
-                    unsent: error.take_message().map(Box::new),
-                    error: error.into_error(),
-                })
-            }
+            Self::Alone(connection) => connection.send(request, herald).await,
             Self::Shared(stream) => {
                 stream.carries();
                 stream.send(request).await
@@ -66,22 +107,23 @@ impl Channel {
     /// Asks a question that is no request of a client's.
     ///
     /// # Errors
-    /// As hyper's.
-    pub async fn ask(&mut self, request: Request<Relayed>) -> hyper::Result<Response<Incoming>> {
-        match self {
-            Self::Alone(connection) => connection.ask(request).await,
-            Self::Shared(stream) => stream.send(request).await.map_err(|failed| failed.error),
-        }
+    /// `ChannelError`.
+    pub async fn ask(
+        &mut self,
+        request: Request<Relayed>,
+    ) -> Result<Response<Incoming>, ChannelError> {
+        let answered = match self {
+            Self::Alone(connection) => connection.send(request, |_, _| ()).await,
+            Self::Shared(stream) => stream.send(request).await,
+        };
+        answered.map_err(|failed| failed.error)
     }
 
-    /// Waits until it can carry a request, the cell having proven who it is.
-    ///
-    /// # Errors
-    /// Where the cell closed the connection.
-    pub async fn proven(self) -> hyper::Result<Self> {
+    /// Waits until it can carry a request, the cell having proven who it is; none if the cell closed it.
+    pub async fn proven(self) -> Option<Self> {
         match self {
-            Self::Alone(connection) => connection.proven().await.map(Self::Alone),
-            Self::Shared(stream) => stream.proven().await.map(Self::Shared),
+            Self::Alone(connection) => connection.proven().map(Self::Alone),
+            Self::Shared(stream) => stream.proven().await.ok().map(Self::Shared),
         }
     }
 
@@ -93,12 +135,12 @@ impl Channel {
         }
     }
 
-    /// Leaves the socket to a tunnel.
-    pub fn detach(self) {
+    /// The socket, for a tunnel, once a cell has switched protocols after all of a request. There are no upgrades in HTTP/2
+    /// (RFC 9113 section 8.6).
+    pub fn switch(self) -> Option<Switched> {
         match self {
-            Self::Alone(connection) => connection.detach(),
-            // There are no upgrades in HTTP/2 (RFC 9113 section 8.6).
-            Self::Shared(stream) => drop(stream),
+            Self::Alone(connection) => connection.switch(),
+            Self::Shared(_) => None,
         }
     }
 }

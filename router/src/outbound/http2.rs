@@ -11,15 +11,15 @@ use std::task::{Poll, ready};
 
 use h2::Reason;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Duration, Instant};
 
+use super::channel::{ChannelError, Failed};
 use super::loan::Loan;
 use super::socket::{Heard, Socket};
-use crate::account::body::Relayed;
+use crate::account::body::{Incoming, Relayed};
 use crate::live::trust::Trust;
 use crate::registry::{self, Identity, Placement};
 use crate::wire::forward;
@@ -155,15 +155,6 @@ impl Shared {
     }
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub struct Failed {
-    /// What hyper says.
-    pub error: hyper::Error,
-    /// The request, if the cell provably did nothing with it and all of it is still here.
-    pub unsent: Option<Box<Request<Relayed>>>,
-}
-
 /// One request's place on a connection. Dropping it takes back what is not done.
 #[derive(Debug)]
 pub struct Stream {
@@ -227,7 +218,7 @@ impl Stream {
         let mut sender = self.shared.sender.clone();
         let sent = sender.try_send_request(Request::from_parts(head, lent.clone()));
         let mut error = match sent.await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok(answer.map(Incoming::Http2Cell)),
             Err(error) => error,
         };
         let returned = error.take_message().is_some();
@@ -238,7 +229,7 @@ impl Stream {
         }
         let body = lent.take_back().filter(|_| unsent);
         Err(Failed {
-            error,
+            error: ChannelError::Http2(error),
             unsent: body.map(|body| Box::new(Request::from_parts(spare, body))),
         })
     }

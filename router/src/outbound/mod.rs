@@ -7,7 +7,6 @@ pub mod dial;
 pub mod hold;
 pub mod http2;
 pub mod identity;
-pub mod last_word;
 pub mod loan;
 pub mod machines;
 pub mod pace;
@@ -28,7 +27,9 @@ pub use dial::DialError;
 pub use identity::Doubt;
 pub use tls::TlsError;
 
+use self::channel::ChannelError;
 use crate::live::cells::Stage;
+use crate::wire::strict::Fault;
 
 /// Why a request could not be relayed. Nothing of the answer has gone to the client.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub enum StreamError {
     /// Whoever is at the cell's address has no certificate of the cell.
     Untrusted(SocketAddr, TlsError),
     /// The cell proved who it is and then closed the connection.
-    Closed(hyper::Error),
+    Closed,
     /// The cell could not be woken.
     Wake(Arc<str>),
     /// The cell was not ready in the time its entry allows.
@@ -54,13 +55,15 @@ pub enum StreamError {
     /// The cell's entry did not change in the time a request is held.
     HoldTimeout(Duration),
     /// The connection to the cell broke before it answered.
-    Broken(hyper::Error),
+    Broken(ChannelError),
+    /// What the cell answered is no HTTP/1.1, or could be read in two ways.
+    BadAnswer(Fault),
     /// The client's body broke off before the cell answered.
-    ClientCut(hyper::Error),
+    ClientCut(ChannelError),
     /// The client sent nothing for so long that its upload was given up.
-    ClientStalled(hyper::Error),
+    ClientStalled(ChannelError),
     /// The client's body turned out to be larger than the cell's entry allows.
-    TooLarge(hyper::Error),
+    TooLarge(ChannelError),
     /// The cell took no byte and sent no answer for so long.
     Silent(Duration),
     /// The cell switched protocols though nobody had asked it to.
@@ -73,7 +76,7 @@ impl fmt::Display for StreamError {
             Self::Dial(_) => f.write_str("no connection to the cell"),
             Self::NotTheCell(address, _) => write!(f, "{address} is not known to be the cell"),
             Self::Untrusted(address, _) => write!(f, "{address} has no certificate of the cell"),
-            Self::Closed(_) => f.write_str(
+            Self::Closed => f.write_str(
                 "the cell closed the connection after the challenge; it has to keep it open, or needs \"identity\": \"none\" in its entry",
             ),
             Self::Wake(why) => write!(f, "the cell could not be woken: {why}"),
@@ -93,6 +96,7 @@ impl fmt::Display for StreamError {
                 after.as_millis()
             ),
             Self::Broken(_) => f.write_str("the connection to the cell broke before it answered"),
+            Self::BadAnswer(_) => f.write_str("the cell's answer is malformed"),
             Self::ClientCut(_) => f.write_str("the client's body broke off"),
             Self::ClientStalled(_) => f.write_str("the client's body made no progress"),
             Self::TooLarge(_) => f.write_str("the client's body is too large"),
@@ -112,12 +116,13 @@ impl std::error::Error for StreamError {
             Self::Dial(error) => Some(error),
             Self::NotTheCell(_, doubt) => Some(doubt),
             Self::Untrusted(_, error) => Some(error),
+            Self::BadAnswer(fault) => Some(fault),
             Self::Broken(error)
-            | Self::Closed(error)
             | Self::ClientCut(error)
             | Self::ClientStalled(error)
             | Self::TooLarge(error) => Some(error),
-            Self::Wake(_)
+            Self::Closed
+            | Self::Wake(_)
             | Self::WakeTimeout(_)
             | Self::Waking(..)
             | Self::Asleep
@@ -135,7 +140,7 @@ impl StreamError {
         matches!(
             self,
             // A cell that is about to stop closes what it has answered.
-            Self::Dial(_) | Self::Untrusted(..) | Self::NotTheCell(..) | Self::Closed(_)
+            Self::Dial(_) | Self::Untrusted(..) | Self::NotTheCell(..) | Self::Closed
         )
     }
 }

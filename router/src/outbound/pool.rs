@@ -7,26 +7,29 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::AbortHandle;
+use bytes::BytesMut;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::ext::ReasonPhrase;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Duration, Instant};
 
-use super::last_word::LastWord;
+use super::channel::{ChannelError, Failed};
 use super::sharing::Sharing;
 use super::socket::{Heard, Socket};
-use crate::account::body::Relayed;
+use crate::account::body::{Incoming, Relayed};
+use crate::http1::Switched;
+use crate::http1::buffered::Buffered;
+use crate::http1::exchange::{Exchange, ExchangeError, is_interim};
+use crate::http1::head::Framing;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, CellName, Identity, Placement};
 
-/// The largest buffer that hyper may grow for one connection, in bytes: bodies are passed on, not gathered.
-const BUFFER_BYTES: usize = 16 * 1024;
-
 /// A connection to a cell that nobody else uses. Dropping it closes it.
 pub struct Connection {
-    sender: SendRequest<Relayed>,
+    io: Io,
     /// Where it leads.
     pub address: SocketAddr,
     cell: CellName,
@@ -37,8 +40,23 @@ pub struct Connection {
     used: bool,
     /// The cell has proven on it who it is.
     proven: bool,
-    task: Option<AbortHandle>,
     home: Rc<Pool>,
+}
+
+/// What a connection is doing.
+enum Io {
+    Idle(Buffered),
+    /// It carries a request; the rest of its body is sent by a task of its own.
+    Busy(Exchange<Relayed>, Option<AbortOnDrop>),
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -52,59 +70,101 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// Speaks HTTP/1.1 on a fresh socket.
-    ///
-    /// # Errors
-    /// As hyper's handshake, which sends nothing.
-    pub async fn open(
+    pub fn open(
         home: Rc<Pool>,
         socket: Socket,
         address: SocketAddr,
         cell: &Cell,
         trust: Option<Arc<Trust>>,
-    ) -> hyper::Result<Self> {
-        let heard = socket.heard();
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER_BYTES)
-            .handshake(TokioIo::new(LastWord::new(socket)))
-            .await?;
-        let task = tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Self {
-            sender,
+    ) -> Self {
+        Self {
+            heard: socket.heard(),
+            io: Io::Idle(Buffered::new(Box::new(socket), BytesMut::new())),
             address,
             cell: cell.name.clone(),
             placement: cell.placement.clone(),
             trust,
-            heard,
             idle_since: Instant::now(),
             used: false,
             proven: false,
-            task: Some(task.abort_handle()),
             home,
-        })
+        }
     }
 
-    /// The way to send a request.
-    pub fn sender(&mut self) -> &mut SendRequest<Relayed> {
-        self.used = true;
-        &mut self.sender
-    }
-
-    /// Asks a question that is no request of a client's.
+    /// Sends a request, and returns its final answer, whose body is read as it is asked. `herald` gets those that come
+    /// before it. Cancelling leaves a connection behind that is fit for nothing.
     ///
     /// # Errors
-    /// As hyper's.
-    pub async fn ask(&mut self, request: Request<Relayed>) -> hyper::Result<Response<Incoming>> {
-        self.sender.send_request(request).await
+    /// `Failed`.
+    pub async fn send(
+        &mut self,
+        request: Request<Relayed>,
+        mut herald: impl FnMut(StatusCode, HeaderMap),
+    ) -> Result<Response<Incoming>, Failed> {
+        let (mut head, body) = request.into_parts();
+        let framing = frame(&mut head, &body);
+        let (empty, body) = match framing {
+            Framing::None => (Some(body), None),
+            Framing::Length(_) | Framing::Chunked | Framing::ToEnd => (None, Some(body)),
+        };
+        let fresh = !std::mem::replace(&mut self.used, true);
+        let io = match &mut self.io {
+            Io::Idle(io) => io.take(),
+            Io::Busy(..) => Buffered::ended(),
+        };
+        let exchange = Exchange::begin(io, fresh, &head, framing, body);
+        self.io = Io::Busy(exchange.clone(), None);
+        let answer = loop {
+            match exchange.head().await {
+                Ok(answer) if is_interim(answer.status) => herald(answer.status, answer.headers),
+                Ok(answer) => break answer,
+                Err(error) => {
+                    let untouched = matches!(error, ExchangeError::Unsent(_));
+                    let body = empty.or_else(|| exchange.take_body());
+                    let unsent = body.filter(|_| untouched);
+                    return Err(Failed {
+                        error: ChannelError::Http1(error),
+                        unsent: unsent.map(|body| Box::new(Request::from_parts(head, body))),
+                    });
+                }
+            }
+        };
+        if answer.status.is_redirection()
+            || answer.status.is_client_error()
+            || answer.status.is_server_error()
+        {
+            // A cell that has refused an upload is sent no more of it.
+            exchange.stop();
+        }
+        if !exchange.is_sent() {
+            let sending = exchange.clone();
+            let task = spawn_local(async move { sending.send().await });
+            self.io = Io::Busy(exchange.clone(), Some(AbortOnDrop(task.abort_handle())));
+        }
+        let mut response = Response::new(Incoming::Cell(exchange.answer()));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        if let Some(Ok(reason)) = answer.reason.map(ReasonPhrase::try_from) {
+            response.extensions_mut().insert(reason);
+        }
+        Ok(response)
     }
 
-    /// Waits until it can carry a request, the cell having proven who it is.
-    ///
-    /// # Errors
-    /// Where the cell closed it.
-    pub async fn proven(mut self) -> hyper::Result<Self> {
-        self.sender.ready().await?;
-        self.proven = true;
-        Ok(self)
+    /// What it was lent to an exchange for is over: idle again, if it is fit for another.
+    fn restored(mut self) -> Option<Self> {
+        if let Io::Busy(exchange, sending) = self.io {
+            drop(sending);
+            self.io = Io::Idle(exchange.finish()?);
+        }
+        Some(self)
+    }
+
+    /// The cell has proven on it who it is, and it has carried no request yet; none if it can carry none.
+    pub fn proven(self) -> Option<Self> {
+        let mut connection = self.restored()?;
+        connection.proven = true;
+        connection.used = false;
+        Some(connection)
     }
 
     /// Whether it has carried a request before: such a one may be closed by the cell at any moment.
@@ -118,24 +178,52 @@ impl Connection {
     }
 
     /// Keeps it for the next request, if it is fit for one.
-    pub fn release(mut self) {
-        self.idle_since = Instant::now();
-        let home = Rc::clone(&self.home);
-        if !self.sender.is_closed() {
-            home.put(self);
+    pub fn release(self) {
+        let Some(mut connection) = self.restored() else {
+            return;
+        };
+        connection.idle_since = Instant::now();
+        if let Io::Idle(io) = &mut connection.io {
+            io.rest();
+        }
+        let home = Rc::clone(&connection.home);
+        home.put(connection);
+    }
+
+    /// The socket, for a tunnel: an upgrade begins where the request ends.
+    pub fn switch(self) -> Option<Switched> {
+        match self.io {
+            Io::Busy(exchange, _) if exchange.is_sent() => Some(exchange.switch()),
+            Io::Busy(..) | Io::Idle(_) => None,
         }
     }
 
-    /// Leaves the socket to a tunnel.
-    pub fn detach(mut self) {
-        self.task = None;
+    /// Whether the cell has neither closed it nor said anything.
+    fn is_quiet(&mut self) -> bool {
+        match &mut self.io {
+            Io::Idle(io) => io.is_quiet(),
+            Io::Busy(..) => false,
+        }
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
+/// How a request's body is framed on the way to its cell; the head says so.
+fn frame(head: &mut Parts, body: &Relayed) -> Framing {
+    if body.is_end_stream() {
+        return Framing::None;
+    }
+    match body.size_hint().exact() {
+        Some(length) => {
+            let headers = &mut head.headers;
+            headers
+                .entry(header::CONTENT_LENGTH)
+                .or_insert_with(|| length.into());
+            Framing::Length(length)
+        }
+        None => {
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+            Framing::Chunked
         }
     }
 }
@@ -169,15 +257,15 @@ impl Pool {
     }
 
     /// The connection that was used last, if one is fit for use: open, not idle for too long, leading to where the cell
-    /// is now, and known to do so. Cancel safe.
-    pub async fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Connection> {
+    /// is now, and known to do so.
+    pub fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
             let fresh = connection.idle_since.elapsed() < self.lasts
                 && connection.placement == cell.placement
                 && connection.trust.as_ref() == trust
                 && (connection.proven || cell.identity == Identity::None);
-            if fresh && connection.sender.ready().await.is_ok() {
+            if fresh && connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -199,8 +287,8 @@ impl Pool {
     pub fn sweep(&self) {
         let mut idle = self.idle.borrow_mut();
         for kept in idle.values_mut() {
-            kept.retain(|connection| {
-                !connection.sender.is_closed() && connection.idle_since.elapsed() < self.lasts
+            kept.retain_mut(|connection| {
+                connection.is_quiet() && connection.idle_since.elapsed() < self.lasts
             });
         }
         idle.retain(|_, kept| !kept.is_empty());

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::http1::io::Io as Both;
+
 /// How many bytes have come from the cell: whether any has decides whether a request may be sent again.
 #[derive(Debug, Clone, Default)]
 pub struct Heard(Arc<AtomicU64>);
@@ -56,6 +58,15 @@ impl Socket {
     /// The count of what comes.
     pub fn heard(&self) -> Heard {
         self.heard.clone()
+    }
+}
+
+impl Both for Socket {
+    fn reset_on_close(&self) {
+        match &self.io {
+            Io::Plain(io) => io.reset_on_close(),
+            Io::Tls(io) => io.get_ref().0.reset_on_close(),
+        }
     }
 }
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Body as _;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
-use super::channel::Channel;
+use super::channel::{Channel, ChannelError, Failed};
 use super::dial::Dialer;
-use super::http2::{Failed, Shared, Stream};
+use super::http2::{Shared, Stream};
 use super::identity;
 use super::pool::{Connection, Pool};
 use super::sharing::Found;
@@ -27,6 +26,7 @@ use crate::account::body::{Answer, Demands, Gate, Incoming, Interim, Relayed};
 use crate::account::pace::Taking;
 use crate::account::record::{Ending, Record};
 use crate::http1::Switched;
+use crate::http1::exchange::ExchangeError;
 use crate::live::breaker::Trial;
 use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::drain::Signal;
@@ -128,9 +128,9 @@ pub struct Upstream {
 }
 
 enum Attempt {
-    Answered(Box<Response<hyper::body::Incoming>>),
+    Answered(Box<Response<Incoming>>),
     /// Not a byte of it was sent.
-    Unsent(Box<Request<Relayed>>, hyper::Error),
+    Unsent(Box<Request<Relayed>>, ChannelError),
     /// Something of it may have been sent.
     Failed(StreamError),
 }
@@ -150,19 +150,13 @@ impl Upstream {
         seal: impl Fn(&mut Parts),
     ) -> Result<Response<Answer<Lease>>, StreamError> {
         let Outgoing {
-            mut head,
+            head,
             body,
             upgrade,
         } = outgoing;
         let limits = Arc::clone(&to.cell.limits);
-        let mut interim = Heralds::new(&mut head, &body, to.cell.may_replay);
+        let interim = Heralds::new(&head, &body, to.cell.may_replay);
         let gate = interim.gate();
-        let http1 = to.cell.protocol == Protocol::Http1;
-        if http1 && body.size_hint().exact().is_none() && !body.is_end_stream() {
-            // Said outright, because the codec takes a GET of unknown length for one without a body.
-            let chunked = HeaderValue::from_static("chunked");
-            head.headers.insert(header::TRANSFER_ENCODING, chunked);
-        }
         let body = Relayed::request(
             body,
             Rc::clone(record),
@@ -185,7 +179,7 @@ impl Upstream {
             let request = Request::from_parts(head, body);
             let patience = limits.first_byte_timeout;
             let heard = channel.heard();
-            match attempt(&mut channel, request, &mut interim, record, patience).await {
+            match attempt(&mut channel, request, &interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
                 Attempt::Unsent(unsent, _) if moved < MOVES => message = unsent.into_parts(),
                 Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
@@ -208,15 +202,14 @@ impl Upstream {
 
     fn answer(
         &self,
-        mut response: Response<hyper::body::Incoming>,
+        mut response: Response<Incoming>,
         channel: Channel,
         upgrade: Option<(HeaderValue, oneshot::Receiver<Switched>)>,
         to: Destination,
         record: &Rc<Record>,
     ) -> Result<Response<Answer<Lease>>, StreamError> {
         let switched = response.headers().get(header::UPGRADE).cloned();
-        let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
-            .then(|| hyper::upgrade::on(&mut response));
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Its version is that of the hop to the cell (RFC 9110 section 2.5).
         *response.version_mut() = Version::HTTP_11;
         let headers = response.headers_mut();
@@ -224,7 +217,7 @@ impl Upstream {
         if !to.cell.may_replay {
             forward::unsteer(headers);
         }
-        let Some(upstream) = upstream else {
+        if !switches {
             let lease = Lease {
                 channel,
                 record: Rc::clone(record),
@@ -243,11 +236,10 @@ impl Upstream {
                     Lease::end,
                 ))
             }));
-        };
-        let Some((asked, downstream)) = upgrade else {
+        }
+        let Some(((asked, downstream), upstream)) = upgrade.zip(channel.switch()) else {
             return Err(StreamError::UnaskedUpgrade);
         };
-        channel.detach();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         let protocol = switched.unwrap_or(asked);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
@@ -269,7 +261,7 @@ impl Upstream {
     /// A connection that is there already, or a fresh one.
     async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
         if to.cell.protocol == Protocol::Http1
-            && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref()).await
+            && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref())
         {
             // A hold before this must not count as the cell's silence.
             record.progress();
@@ -374,7 +366,7 @@ impl Upstream {
                 return Err(StreamError::NotTheCell(address, doubt));
             }
             record.progress();
-            channel = channel.proven().await.map_err(StreamError::Closed)?;
+            channel = channel.proven().await.ok_or(StreamError::Closed)?;
         }
         if let Channel::Shared(stream) = &channel {
             let shared = Rc::clone(stream.shared());
@@ -391,18 +383,19 @@ impl Upstream {
         to: &Destination,
     ) -> Result<Channel, StreamError> {
         let trust = to.trust.clone();
-        let opened = match to.cell.protocol {
+        match to.cell.protocol {
             Protocol::Http1 => {
                 let home = Rc::clone(&self.pool);
-                let connection = Connection::open(home, socket, address, &to.cell, trust).await;
-                connection.map(Channel::Alone)
+                let connection = Connection::open(home, socket, address, &to.cell, trust);
+                Ok(Channel::Alone(connection))
             }
             Protocol::Http2 => {
                 let shared = Shared::open(socket, address, &to.cell, trust).await;
-                shared.map(|shared| Channel::Shared(Stream::on(&shared)))
+                let shared =
+                    shared.map_err(|error| StreamError::Broken(ChannelError::Http2(error)))?;
+                Ok(Channel::Shared(Stream::on(&shared)))
             }
-        };
-        opened.map_err(StreamError::Broken)
+        }
     }
 }
 
@@ -410,11 +403,11 @@ impl Upstream {
 async fn attempt(
     channel: &mut Channel,
     request: Request<Relayed>,
-    interim: &mut Heralds,
+    interim: &Heralds,
     record: &Record,
     patience: Duration,
 ) -> Attempt {
-    let exchange = channel.send(request);
+    let exchange = channel.send(request, |status, headers| interim.pass_on(status, headers));
     tokio::pin!(exchange);
     let outcome = loop {
         let until = record.last_progress() + patience;
@@ -424,7 +417,6 @@ async fn attempt(
         tokio::select! {
             biased;
             outcome = &mut exchange => break outcome,
-            said = interim.next() => interim.pass_on(said),
             () = sleep_until(until) => {}
         }
     };
@@ -434,6 +426,10 @@ async fn attempt(
             error,
             unsent: Some(request),
         }) => Attempt::Unsent(request, error),
+        Err(Failed {
+            error: ChannelError::Http1(ExchangeError::Malformed(fault)),
+            unsent: None,
+        }) => Attempt::Failed(StreamError::BadAnswer(fault)),
         Err(Failed {
             error,
             unsent: None,
@@ -475,8 +471,6 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// The cell's interim answers on their way to the client (RFC 9110 section 15.2).
 struct Heralds {
-    /// What the cell has said so far. `None` where nobody would hear it.
-    said: Option<mpsc::UnboundedReceiver<(StatusCode, HeaderMap)>>,
     client: Option<Interim>,
     /// The client waits to be asked for its body.
     expects: bool,
@@ -485,26 +479,12 @@ struct Heralds {
 }
 
 impl Heralds {
-    fn new(head: &mut Parts, body: &Incoming, may_replay: bool) -> Self {
+    fn new(head: &Parts, body: &Incoming, may_replay: bool) -> Self {
         let client = body.interim();
-        // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
-        let expects = expects_continue(&head.headers) && client.is_some();
-        let mut said = None;
-        if client.is_some() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let mut carrier = Request::new(());
-            hyper::ext::on_informational(&mut carrier, move |response| {
-                // Nobody listens any more once the final answer is there.
-                let _ = sender.send((response.status(), response.headers().clone()));
-            });
-            head.extensions
-                .extend(std::mem::take(carrier.extensions_mut()));
-            said = Some(receiver);
-        }
         Self {
-            said,
+            // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
+            expects: expects_continue(&head.headers) && client.is_some(),
             client,
-            expects,
             may_replay,
             go_on: Rc::default(),
         }
@@ -526,17 +506,7 @@ impl Heralds {
         }))
     }
 
-    /// The cell's next interim answer. Cancel safe.
-    async fn next(&mut self) -> (StatusCode, HeaderMap) {
-        if let Some(said) = &mut self.said
-            && let Some(answer) = said.recv().await
-        {
-            return answer;
-        }
-        std::future::pending().await
-    }
-
-    fn pass_on(&self, (status, mut headers): (StatusCode, HeaderMap)) {
+    fn pass_on(&self, status: StatusCode, mut headers: HeaderMap) {
         let asks = status == StatusCode::CONTINUE;
         if asks && !self.expects {
             return;

@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -54,22 +52,17 @@ pub struct Terms {
 /// let go with it.
 pub async fn run(
     downstream: oneshot::Receiver<Switched>,
-    upstream: OnUpgrade,
+    mut cell: Switched,
     record: Rc<Record>,
     terms: Terms,
 ) {
     record.request_ended.set(Ending::Running);
     record.response_ended.set(Ending::Running);
-    let downstream = async { downstream.await.map_err(|_| "the client left".to_owned()) };
-    let upstream = async { upstream.await.map_err(|error| error.to_string()) };
-    let (mut client, cell) = match tokio::try_join!(downstream, upstream) {
-        Ok(both) => both,
-        Err(error) => {
-            record.error.replace(Some(format!("upgrade: {error}")));
-            return;
-        }
+    let Ok(mut client) = downstream.await else {
+        let left = "upgrade: the client left".to_owned();
+        record.error.replace(Some(left));
+        return;
     };
-    let mut cell = TokioIo::new(cell);
     let mut up = Pipe::new(terms.websocket, true);
     let mut down = Pipe::new(terms.websocket, false);
     let relay = std::future::poll_fn(|context| {

@@ -164,6 +164,7 @@ pub fn fault(fault: Fault) -> Words {
         Fault::Version => "This version of HTTP is not spoken here.",
         Fault::Flood => "Too much at once.",
         Fault::RequestLine
+        | Fault::StatusLine
         | Fault::Method
         | Fault::Target
         | Fault::LineEnd
@@ -219,7 +220,7 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             UNREACHABLE,
             Blame::Cell,
         ),
-        StreamError::Closed(_) => (
+        StreamError::Closed => (
             StatusCode::BAD_GATEWAY,
             "closed_after_challenge",
             UNREACHABLE,
@@ -269,6 +270,12 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
         StreamError::Broken(_) => (
             StatusCode::BAD_GATEWAY,
             "cell_broke_off",
+            UNREACHABLE,
+            Blame::Cell,
+        ),
+        StreamError::BadAnswer(_) => (
+            StatusCode::BAD_GATEWAY,
+            "bad_answer",
             UNREACHABLE,
             Blame::Cell,
         ),

@@ -11,6 +11,8 @@ use http::{StatusCode, Uri};
 pub enum Fault {
     /// The first line is no request line (RFC 9112 section 3).
     RequestLine,
+    /// The first line of an answer is no status line (RFC 9112 section 4).
+    StatusLine,
     /// The method is no token (RFC 9110 section 9.1).
     Method,
     /// The target is none of the four forms, or has characters that no URI has (RFC 9112 section 3.2).
@@ -63,6 +65,7 @@ impl Fault {
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::Flood => StatusCode::TOO_MANY_REQUESTS,
             Self::RequestLine
+            | Self::StatusLine
             | Self::Method
             | Self::Target
             | Self::LineEnd
@@ -83,6 +86,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Self::RequestLine => "bad_request_line",
+            Self::StatusLine => "bad_status_line",
             Self::Method => "bad_method",
             Self::Target => "bad_target",
             Self::Version => "bad_version",
