@@ -35,6 +35,38 @@ async fn pipelined_requests_are_answered_in_their_order() {
     }
 }
 
+/// What was written for a client that has not read it yet outlives the connection, also where more came from the client
+/// than will ever be read.
+#[tokio::test]
+async fn an_answer_is_not_lost_because_one_after_it_breaks_off() {
+    let (router, cell) = scripted().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = Raw::from(socket.connect(router.addr()).await.unwrap());
+    let request = |path| format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    let whole = vec![b'a'; 200_000];
+    let requests = request("/whole") + &request("/cut") + &request("/never").repeat(2000);
+    client.write(requests).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n")
+        .await
+        .unwrap();
+    upstream.write(&whole).await.unwrap();
+    upstream.head().await.unwrap();
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+        .await
+        .unwrap();
+    drop(upstream);
+    router.next_record(|record| record["path"] == "/cut").await;
+    assert_eq!(client.answer().await.unwrap().body, whole);
+    let rest = String::from_utf8(client.rest().await.unwrap()).unwrap();
+    let (head, body) = rest.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-length: 10"), "{head}");
+    assert_eq!(body, "abc");
+}
+
 #[tokio::test]
 async fn a_request_in_pieces_is_one_request() {
     let (router, cell) = scripted().await;

@@ -252,7 +252,9 @@ where
             connection.reset_on_close();
             After::Gone
         }
-        Sent::Cut => After::Gone,
+        // It is short of its length or its last chunk: that is seen, and so is all that was written before it.
+        Sent::Cut => After::Close,
+        Sent::Gone => After::Gone,
     }
 }
 
@@ -275,8 +277,10 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
     Whole,
-    /// The body broke off, or the client did.
+    /// The body broke off.
     Cut,
+    /// The client did.
+    Gone,
 }
 
 async fn send<B>(connection: &Connection, body: B, end: End) -> Sent
@@ -360,10 +364,10 @@ where
                 Poll::Ready(Ok(())) if ended => return Poll::Ready(Sent::Whole),
                 Poll::Ready(Ok(())) if waits => {}
                 Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(_)) => return Poll::Ready(Sent::Cut),
+                Poll::Ready(Err(_)) => return Poll::Ready(Sent::Gone),
                 Poll::Pending => {}
             }
-            return connection.poll_gone(context).map(|()| Sent::Cut);
+            return connection.poll_gone(context).map(|()| Sent::Gone);
         }
     })
     .await
@@ -394,16 +398,14 @@ async fn discard(connection: &Connection) -> bool {
     timeout(LINGER_TIME, reading).await.is_ok() && connection.read_whole()
 }
 
-/// Says that the answer is over, and reads on a little until the client has closed, too.
+/// Writes what is left, says that the answer is over, and reads on a little until the client has closed, too.
 async fn linger(connection: &Connection) {
     let mut left = LINGER_BYTES;
     let closing = async {
-        if poll_fn(|context| connection.poll_shutdown(context))
-            .await
-            .is_ok()
-        {
-            poll_fn(|context| connection.poll_swallow(context, &mut left)).await;
-        }
+        poll_fn(|context| connection.poll_flush(context)).await?;
+        poll_fn(|context| connection.poll_shutdown(context)).await?;
+        poll_fn(|context| connection.poll_swallow(context, &mut left)).await;
+        std::io::Result::Ok(())
     };
     // Whoever does not close in time is closed.
     let _ = timeout(LINGER_TIME, closing).await;
