@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::cell::{Cell, Weather};
 use super::editor::machine;
 use super::plan::{Fault, Trouble};
 use crate::fly::{Fly, Guest, Machine, State};
 use crate::process::lock;
+
+/// How long a start is waited for before another is tried.
+const WAKE: Duration = Duration::from_secs(5);
 
 /// Addresses of the loopback network, one port for all: as on a private network, where the port is the same everywhere.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ pub(crate) struct Storm {
     pub(crate) fly: Arc<Fly>,
     pub(crate) cells: Arc<Vec<Arc<Cell>>>,
     pub(crate) addresses: Addresses,
-    pub(crate) stop: AtomicBool,
+    stop: watch::Sender<bool>,
     /// Faults that are left out, by name.
     without: Vec<String>,
     /// One fault at a time for each cell.
@@ -77,7 +81,7 @@ impl Storm {
             cells,
             addresses,
             without,
-            stop: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
             done: Mutex::default(),
         })
     }
@@ -86,12 +90,23 @@ impl Storm {
         lock(&self.done).clone()
     }
 
+    /// Tells it to make no more faults, and to end those that last until somebody comes.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in self.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
     /// Makes faults until told to stop, then waits until all are over and every cell runs.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut running = JoinSet::new();
         let world = self.cells[0].ledger.world;
         for number in 0.. {
-            if self.stop.load(Ordering::SeqCst) {
+            if *self.stop.borrow() {
                 break;
             }
             let fault = world.fault(number);
@@ -121,8 +136,8 @@ impl Storm {
         match self.machine(cell) {
             Some(machine) => {
                 while machine.state() != State::Started {
-                    // Refused while it is on its way: its state tells when that is over.
-                    let _ = self.fly.wake(&machine).await;
+                    // Refused while it is on its way, and without an end where the start fails: its state tells.
+                    let _ = timeout(WAKE, self.fly.wake(&machine)).await;
                     sleep(Duration::from_millis(5)).await;
                 }
             }
@@ -175,7 +190,11 @@ impl Storm {
             (Trouble::SleepLong, Some(machine)) => {
                 self.fly.faults().slow_start(&machine.id, fault.lasts);
                 let stopped = self.fly.stop(&machine).await.is_ok();
-                machine.reached(&[State::Started]).await;
+                // Nobody may want it any more.
+                tokio::select! {
+                    _ = machine.reached(&[State::Started]) => {}
+                    () = self.stopped() => {}
+                }
                 self.fly.faults().slow_start(&machine.id, Duration::ZERO);
                 stopped
             }
@@ -254,5 +273,42 @@ async fn rise(cell: &Cell) {
             super::rules::Rule::Platform,
             &format!("cannot listen: {error}"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::name;
+    use super::super::editor::APP;
+    use super::super::ledger::Ledger;
+    use super::super::plan::World;
+    use super::*;
+    use crate::fly::{MachineSpec, Options};
+
+    #[tokio::test]
+    async fn a_cell_that_nobody_wakes_holds_nothing_up() {
+        let world = World {
+            seed: 1,
+            cells: 1,
+            undisturbed: 0,
+        };
+        let addresses = Addresses::new(world.seed).unwrap();
+        let cell = Cell::new(0, addresses.fresh(), Ledger::new(world));
+        let fly = Fly::with(Options::default()).await.unwrap();
+        let spec = MachineSpec::cell(APP, &name(0)).id(&machine(0).unwrap());
+        fly.guest(spec, Arc::clone(&cell) as _);
+        let storm = Storm::new(Arc::new(fly), Arc::new(vec![cell]), addresses, Vec::new());
+        let fault = Fault {
+            trouble: Trouble::SleepLong,
+            cell: 0,
+            other: 0,
+            lasts: Duration::from_millis(1),
+            pause: Duration::ZERO,
+        };
+        let sleeping = storm.trouble(fault);
+        storm.stop();
+        timeout(WAKE, sleeping)
+            .await
+            .expect("it ends with the storm");
     }
 }

@@ -46,6 +46,8 @@ const ROUTER: (&str, &str) = ("cell-router", "148e21ea7de400");
 const REPLACE_EVERY: Duration = Duration::from_secs(20);
 /// How often in a row a new router may refuse to start, a second or so apart.
 const REFUSALS_MAX: u64 = 10;
+/// How long what is under way may take to end by itself: twice what a client waits for one answer.
+const ENDING: Duration = Duration::from_secs(120);
 /// How long what is idle may stay open after all is over.
 const CALM: Duration = Duration::from_secs(30);
 
@@ -190,12 +192,15 @@ impl Soak {
         let measuring = isolated(options.lasts);
         let storms = options.lasts - measuring;
         let memory = self.watch(storms, options.talks).await;
-        self.storm.stop.store(true, Ordering::SeqCst);
+        self.storm.stop();
         self.editor.stop.store(true, Ordering::SeqCst);
         self.clients.stop.store(true, Ordering::SeqCst);
-        let stormed = storming.await;
-        let edits = editing.await.unwrap_or(0);
-        while running.join_next().await.is_some() {}
+        let stormed = within("the storm", storming).await?;
+        let edits = within("the editor", editing).await?.unwrap_or(0);
+        within("clients", async {
+            while running.join_next().await.is_some() {}
+        })
+        .await?;
         if let Err(error) = stormed {
             return Err(format!("the storm ended early: {error}"));
         }
@@ -336,13 +341,20 @@ impl Soak {
                 .breach(Rule::InFlight, "the last registry was not loaded");
         }
         for cell in self.cells.iter() {
-            let answer = ask(self.clients.router, cell.number).await;
+            let answer = timeout(CALM, ask(self.clients.router, cell.number)).await;
+            let answer = answer.unwrap_or_else(|_| Err("nothing comes".to_owned()));
             let status = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
             if status != 200 {
                 cell.breach(Rule::InFlight, &format!("asked in the end: {answer:?}"));
             }
         }
     }
+}
+
+/// Waits for what has to end by itself.
+async fn within<T>(what: &str, ending: impl Future<Output = T>) -> Result<T, String> {
+    let ended = timeout(ENDING, ending).await;
+    ended.map_err(|_| format!("{what}: still running {} s after the end", ENDING.as_secs()))
 }
 
 /// Asks a cell something that is not in the books.
