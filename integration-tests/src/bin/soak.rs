@@ -70,6 +70,10 @@ fn main() -> ExitCode {
             if report.failed() == 0 {
                 ExitCode::SUCCESS
             } else {
+                println!(
+                    "the same again: soak --seed {seed} --seconds {} --cells {} --clients {}",
+                    arguments.seconds, arguments.cells, arguments.clients
+                );
                 ExitCode::FAILURE
             }
         }

@@ -188,3 +188,36 @@ async fn ask(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::World;
+    use super::*;
+
+    fn breaches(ill_ms: &[u64]) -> usize {
+        let ledger = Ledger::new(World {
+            seed: 1,
+            cells: 40,
+            undisturbed: 4,
+        });
+        let turn = |ms| Turn {
+            questions: 100,
+            p50: Duration::from_millis(1),
+            p99: Duration::from_millis(ms),
+        };
+        let pairs: Vec<_> = ill_ms.iter().map(|ms| [turn(100), turn(*ms)]).collect();
+        judge(&pairs, &ledger);
+        ledger.with_breaches(|breaches| breaches.of(Rule::Isolation).0)
+    }
+
+    #[test]
+    fn ill_cells_are_felt_if_most_turns_beside_them_are_slower_by_over_a_tenth() {
+        assert_eq!(breaches(&[111; PAIRS_MIN]), 1);
+        assert_eq!(breaches(&[109; PAIRS_MIN]), 0);
+        // A few bad moments of the machine are not the cells'.
+        let mut some = [100; PAIRS_MIN];
+        some[..PAIRS_MIN / 2 - 1].fill(1000);
+        assert_eq!(breaches(&some), 0);
+        assert_eq!(breaches(&[500; PAIRS_MIN - 1]), 0);
+    }
+}

@@ -93,7 +93,7 @@ impl Journal {
             .next()
             .and_then(|id| id.parse().ok());
         if let Some(id) = id {
-            self.ledger.logged(id, line);
+            self.ledger.logged(id, line, text);
         }
     }
 

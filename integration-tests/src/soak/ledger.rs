@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::content::Sum;
 use super::journal::Line;
-use super::plan::{Request, World};
+use super::plan::{Request, SESSION_REQUESTS, Session, Way, World};
 use super::rules::{Breaches, Rule};
 use crate::process::lock;
 
@@ -61,8 +61,8 @@ pub(crate) enum End {
     },
     /// Without one.
     Broke(&'static str),
-    /// On a kept connection that was closed before the request can have been read.
-    Stale,
+    /// On a connection that carried another before and ended, for this reason, before the request can have been read.
+    Stale(&'static str),
     /// By the client's plan.
     Left,
     /// The client gave up in the end.
@@ -76,7 +76,11 @@ struct Entry {
     sent: Option<Sum>,
     end: Option<(End, Instant)>,
     arrivals: Vec<Arrival>,
+    /// The last line of the access log, and all of them as they came.
     line: Option<Line>,
+    lines: Vec<String>,
+    /// What was found while it ran; told with all that is known in the end.
+    found: Vec<(Rule, String)>,
 }
 
 /// Figures for the report.
@@ -84,6 +88,10 @@ struct Entry {
 pub(crate) struct Tally {
     pub(crate) opened: u64,
     pub(crate) settled: u64,
+    /// By the client that sent them.
+    pub(crate) kinds: BTreeMap<String, u64>,
+    /// Requests that came to a cell as HTTP/2.
+    pub(crate) as_http2: u64,
     /// How requests ended, and how often.
     pub(crate) ends: BTreeMap<String, u64>,
     pub(crate) whole_uploads: u64,
@@ -106,6 +114,17 @@ struct Books {
     order: VecDeque<(Instant, u64)>,
     tally: Tally,
     breaches: Breaches,
+}
+
+impl Books {
+    fn found(&mut self, id: u64, rule: Rule, what: String) {
+        match self.open.get_mut(&id) {
+            Some(entry) => entry.found.push((rule, what)),
+            None => self
+                .breaches
+                .add(rule, format!("{what}\nrequest   {id}, not under way")),
+        }
+    }
 }
 
 /// The books of one soak, shared by clients and cells.
@@ -145,6 +164,8 @@ impl Ledger {
             end: None,
             arrivals: Vec::new(),
             line: None,
+            lines: Vec::new(),
+            found: Vec::new(),
         };
         books.open.insert(request.id, entry);
     }
@@ -164,11 +185,17 @@ impl Ledger {
     }
 
     /// What the router's access log says of it.
-    pub(crate) fn logged(&self, id: u64, line: Line) {
+    pub(crate) fn logged(&self, id: u64, line: Line, text: &str) {
         if let Some(entry) = lock(&self.books).open.get_mut(&id) {
             // A request of the replay lane has two lines; the one that says more is the last.
             entry.line = Some(line);
+            entry.lines.push(text.to_owned());
         }
+    }
+
+    /// Something is wrong with request `id`.
+    pub(crate) fn found(&self, id: u64, rule: Rule, what: impl Into<String>) {
+        lock(&self.books).found(id, rule, what.into());
     }
 
     /// The head of request `id` is at `cell`.
@@ -179,57 +206,44 @@ impl Ledger {
             place: 0,
         };
         let mut books = lock(&self.books);
-        let Books {
-            open,
-            settled,
-            breaches,
-            ..
-        } = &mut *books;
+        let books = &mut *books;
         let request = self.world.request(id);
         if request.cell != cell {
-            let what = format!("request {id} for cell {} came to cell {cell}", request.cell);
-            breaches.add(Rule::WrongCell, what);
+            books.found(id, Rule::WrongCell, format!("it came to cell {cell}"));
         }
-        let Some(entry) = open.get_mut(&id) else {
-            match settled.get_mut(&id) {
-                Some(before) => {
-                    *before += 1;
-                    if *before > 1 && !request.repeatable() {
-                        let method = request.method.as_str();
-                        let what = format!("{method} {id} came again after it was over");
-                        breaches.add(Rule::Doubled, what);
-                    }
-                }
-                None => breaches.add(Rule::Unrequested, format!("request {id} at cell {cell}")),
+        let before = match (books.open.get_mut(&id), books.settled.get_mut(&id)) {
+            (Some(entry), _) => {
+                entry.arrivals.push(Arrival {
+                    cell,
+                    upload: Upload::Running,
+                    answered: false,
+                    over: false,
+                });
+                arrived.place = entry.arrivals.len();
+                arrived.place - 1
             }
-            return arrived;
+            (None, Some(arrivals)) => {
+                *arrivals += 1;
+                *arrivals - 1
+            }
+            (None, None) => {
+                books.found(id, Rule::Unrequested, format!("at cell {cell}"));
+                0
+            }
         };
-        entry.arrivals.push(Arrival {
-            cell,
-            upload: Upload::Running,
-            answered: false,
-            over: false,
-        });
-        if entry.arrivals.len() > 1 && !request.repeatable() {
-            let what = format!(
-                "{} {id}, {:?}: {:?}",
-                request.method.as_str(),
-                request.upload,
-                entry.arrivals
-            );
-            breaches.add(Rule::Doubled, what);
+        if before > 0 && !request.repeatable() {
+            books.found(id, Rule::Doubled, "it came again".to_owned());
         }
-        arrived.place = entry.arrivals.len();
         arrived
     }
 
-    /// Settles what is over; all that is closed when `all` is.
+    /// Settles what is over, or all there is.
     pub(crate) fn settle(&self, all: bool) {
         let now = Instant::now();
         let mut books = lock(&self.books);
         let over = |entry: &Entry| {
             let Some((_, at)) = &entry.end else {
-                return false;
+                return all;
             };
             let running = entry.arrivals.iter().any(|arrival| !arrival.over);
             all || at.elapsed() > OVER || (at.elapsed() > LAG && !running)
@@ -300,15 +314,12 @@ impl Arrived {
         let request = self.ledger.world.request(self.id);
         let length = request.upload.map_or(0, |upload| upload.bytes);
         if !sum.intact || sum.bytes > length {
-            let what = format!(
-                "body of request {}: {} of {length} bytes",
-                self.id, sum.bytes
-            );
-            self.ledger.breach(Rule::Altered, what);
+            let what = format!("its body, {} of {length} bytes", sum.bytes);
+            self.ledger.found(self.id, Rule::Altered, what);
         }
         if matches!(upload, Upload::Whole(_)) && sum.bytes != length {
-            let what = format!("request {}: {} of {length} bytes", self.id, sum.bytes);
-            self.ledger.breach(Rule::CutUploadWhole, what);
+            let what = format!("{} of {length} bytes", sum.bytes);
+            self.ledger.found(self.id, Rule::CutUploadWhole, what);
         }
         self.ledger.at(self, |arrival| arrival.upload = upload);
     }
@@ -334,20 +345,39 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// With all that is known of the request: who asked, what was to be, what each side saw.
     fn breach(&mut self, rule: Rule, what: &str) {
         let entry = self.entry;
+        let session = self.session();
+        let lines = if entry.lines.is_empty() {
+            "no line".to_owned()
+        } else {
+            entry.lines.join("\n          ")
+        };
         let words = format!(
-            "{what}: {:?}, client {:?}, cells {:?}, log {:?}",
+            "{what}\nrequest   {} for {}\nclient    {session:?}\nplan      {:?}\nsent      {}\nseen      {:?}\n\
+             cells     {:?}\nrouter    {lines}",
+            entry.request.id,
+            super::cell::name(entry.request.cell),
             entry.request,
+            entry
+                .sent
+                .map_or("not all".to_owned(), |sum| format!("{sum:?}")),
             entry.end.as_ref().map(|(end, _)| end),
             entry.arrivals,
-            entry.line
         );
         self.breaches.add(rule, words);
     }
 
+    fn session(&self) -> Session {
+        self.world.session(self.entry.request.id / SESSION_REQUESTS)
+    }
+
     fn settle(mut self) {
         let entry = self.entry;
+        for (rule, what) in &entry.found {
+            self.breach(*rule, what);
+        }
         let Some((end, _)) = &entry.end else { return };
         self.count(end);
         match end {
@@ -365,7 +395,14 @@ impl Judge<'_> {
                 }
             }
             End::Stuck => self.breach(Rule::Stuck, "given up"),
-            End::Broke(_) | End::Stale | End::Left => {}
+            // The edge may have reasons of its own.
+            End::Broke(_) if self.session().way == Way::Direct => {
+                self.breach(Rule::Unanswered, "no answer");
+            }
+            End::Stale(_) if self.session().way == Way::Direct && !entry.arrivals.is_empty() => {
+                self.breach(Rule::Unanswered, "a cell has it, and no answer came");
+            }
+            End::Broke(_) | End::Stale(_) | End::Left => {}
         }
         if entry.request.cell < self.world.undisturbed {
             self.undisturbed(end);
@@ -416,7 +453,7 @@ impl Judge<'_> {
         let request = &self.entry.request;
         let status = |wanted: u16| matches!(end, End::Answered { status, by: Some(_), got: Got::Whole(_), .. } if *status == wanted);
         let well = match end {
-            End::Stale => self.entry.arrivals.is_empty(),
+            End::Stale(_) => self.entry.arrivals.is_empty(),
             End::Left => request.breaks_off(),
             _ if request.tunnel => status(101),
             _ if request.refuse_after.is_some() => status(413),
@@ -435,7 +472,7 @@ impl Judge<'_> {
         let request = &self.entry.request;
         let left = request.breaks_off()
             || request.refuse_after.is_some()
-            || matches!(end, End::Left | End::Stuck | End::Stale | End::Broke(_));
+            || matches!(end, End::Left | End::Stuck | End::Stale(_) | End::Broke(_));
         match line.error_by.as_deref() {
             Some("client") if !left && line.status != 499 => {
                 self.breach(Rule::WrongBlame, "blamed on the client");
@@ -448,7 +485,10 @@ impl Judge<'_> {
     }
 
     fn count(&mut self, end: &End) {
+        let session = self.session();
+        let kind = format!("{:?}, {:?}", session.way, session.dialect);
         let tally = &mut *self.tally;
+        *tally.kinds.entry(kind).or_default() += 1;
         tally.settled += 1;
         let name = match end {
             End::Answered {
@@ -473,7 +513,7 @@ impl Judge<'_> {
                 format!("{status} by {who}{cut}")
             }
             End::Broke(why) => format!("no answer: {why}"),
-            End::Stale => "kept connection was closed".to_owned(),
+            End::Stale(why) => format!("its connection was over: {why}"),
             End::Left => "client broke off, as planned".to_owned(),
             End::Stuck => "stuck".to_owned(),
         };

@@ -58,6 +58,10 @@ fn well(ledger: &Ledger, request: &Request, cell: usize) {
     ledger.close(request.id, answered(request, 200, cell, bytes));
 }
 
+fn way(request: &Request) -> Way {
+    WORLD.session(request.id / SESSION_REQUESTS).way
+}
+
 fn broken(ledger: &Ledger) -> Vec<Rule> {
     ledger.settle(true);
     let rules = Rule::ALL.iter().map(|(rule, _)| *rule);
@@ -110,11 +114,11 @@ fn a_cut_body_that_the_cell_takes_for_whole() {
 fn a_body_that_is_cut_and_known_to_be() {
     let ledger = Ledger::new(WORLD);
     let request = request(&ledger, |request| {
-        with_body(request) && request.cell >= WORLD.undisturbed
+        with_body(request) && request.cell >= WORLD.undisturbed && way(request) == Way::Edge
     });
     let arrived = ledger.arrive(request.id, request.cell);
     arrived.upload(Upload::Cut(upload(&request, 7)));
-    ledger.close(request.id, End::Broke("closed"));
+    ledger.close(request.id, End::Stale("closed"));
     assert_eq!(broken(&ledger), []);
 }
 
@@ -213,9 +217,34 @@ fn a_request_that_nobody_sent() {
 }
 
 #[test]
+fn a_connection_that_the_router_ends_without_an_answer() {
+    for (of, end, arrives, expected) in [
+        (Way::Direct, End::Broke("closed"), false, true),
+        (Way::Direct, End::Stale("closed"), true, true),
+        (Way::Direct, End::Stale("closed"), false, false),
+        (Way::Edge, End::Broke("closed"), false, false),
+        (Way::Edge, End::Stale("closed"), true, false),
+    ] {
+        let ledger = Ledger::new(WORLD);
+        let request = request(&ledger, |request| {
+            request.cell >= WORLD.undisturbed && way(request) == of
+        });
+        if arrives {
+            drop(ledger.arrive(request.id, request.cell));
+        }
+        ledger.close(request.id, end);
+        let expected: &[Rule] = if expected { &[Rule::Unanswered] } else { &[] };
+        assert_eq!(broken(&ledger), expected);
+    }
+}
+
+#[test]
 fn a_failure_at_a_cell_without_faults() {
     let ledger = Ledger::new(WORLD);
-    let request = request(&ledger, |request| request.cell < WORLD.undisturbed);
-    ledger.close(request.id, End::Broke("reset"));
+    let request = request(&ledger, |request| {
+        request.cell < WORLD.undisturbed && way(request) == Way::Edge
+    });
+    drop(ledger.arrive(request.id, request.cell));
+    ledger.close(request.id, End::Stale("closed"));
     assert_eq!(broken(&ledger), [Rule::Disturbed]);
 }

@@ -115,6 +115,10 @@ impl fmt::Display for Report {
             "  sent twice, idempotent and without a body",
             tally.repeated.to_string(),
         )?;
+        row(
+            "  that came to their cell as HTTP/2",
+            tally.as_http2.to_string(),
+        )?;
         row("bodies to cells: whole", tally.whole_uploads.to_string())?;
         row("  cut", tally.cut_uploads.to_string())?;
         row("  refused by the cell", tally.refused_uploads.to_string())?;
@@ -127,6 +131,8 @@ impl fmt::Display for Report {
             "  that waited for their cell",
             self.counts.waited.to_string(),
         )?;
+        let failed: u64 = self.counts.failures.values().sum();
+        row("  that say who failed", failed.to_string())?;
         row("wakes", self.counts.wakes.to_string())?;
         row("edits of the registry", self.edits.to_string())?;
         row("  loaded", self.counts.reloads.to_string())?;
@@ -154,6 +160,10 @@ impl fmt::Display for Report {
                 format!("{:.3}", found.ratio),
             )?;
         }
+        writeln!(f, "requests, by way and client")?;
+        for (kind, count) in &tally.kinds {
+            writeln!(f, "  {kind:<44} {count:>12}")?;
+        }
         writeln!(f, "how requests ended")?;
         for (end, count) in &tally.ends {
             writeln!(f, "  {end:<44} {count:>12}")?;
@@ -179,7 +189,10 @@ impl fmt::Display for Report {
             }
             writeln!(f, "  BROKEN  {words}: {count} times ({:?})", verdict.rule)?;
             for example in &verdict.examples {
-                writeln!(f, "            {example}")?;
+                for (place, line) in example.lines().enumerate() {
+                    let indent = if place == 0 { 10 } else { 14 };
+                    writeln!(f, "{:indent$}{line}", "")?;
+                }
             }
         }
         let failed = self.failed();
@@ -188,5 +201,29 @@ impl fmt::Display for Report {
             "{} passed, {failed} failed",
             self.verdicts.len() - failed
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::World;
+    use super::*;
+
+    fn breaches(samples: &[u64]) -> usize {
+        let ledger = Ledger::new(World {
+            seed: 1,
+            cells: 40,
+            undisturbed: 4,
+        });
+        Memory::of(samples, &ledger);
+        ledger.with_breaches(|breaches| breaches.of(Rule::Memory).0)
+    }
+
+    #[test]
+    fn memory_that_grows_is_not_flat_and_one_that_settles_is() {
+        let grows = |number: u64| (20 + number / 20) << 20;
+        assert_eq!(breaches(&(0..200).map(grows).collect::<Vec<_>>()), 1);
+        let settles = |number: u64| (20 + number.min(30)) << 20;
+        assert_eq!(breaches(&(0..200).map(settles).collect::<Vec<_>>()), 0);
     }
 }

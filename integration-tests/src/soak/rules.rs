@@ -16,6 +16,7 @@ pub(crate) enum Rule {
     Mixed,
     Unseen,
     Unrequested,
+    Unanswered,
     Stuck,
     Disturbed,
     WrongBlame,
@@ -30,7 +31,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// Every rule with its words.
-    pub(crate) const ALL: [(Self, &'static str); 18] = [
+    pub(crate) const ALL: [(Self, &'static str); 19] = [
         (
             Self::WrongCell,
             "no request, and no byte, at a cell that it is not for",
@@ -45,6 +46,10 @@ impl Rule {
         (Self::Mixed, "no answer of another request or cell"),
         (Self::Unseen, "no success that no cell gave"),
         (Self::Unrequested, "no request at a cell that nobody sent"),
+        (
+            Self::Unanswered,
+            "no request left without an answer by the router itself",
+        ),
         (Self::Stuck, "no request outlives every time-out"),
         (Self::Disturbed, "no failure at a cell without faults"),
         (

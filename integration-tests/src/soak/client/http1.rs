@@ -1,5 +1,6 @@
 //! HTTP/1.1: one request after the other, or all before the first answer.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -10,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::content::{Content, Meter};
 use super::super::ledger::{End, Got};
-use super::super::plan::{Dialect, Method, Request, Session};
+use super::super::plan::{Dialect, Method, Request, Session, Way};
 use super::super::wire::{Broken, Head, Reader, write_piece};
 use super::{Clients, PIECE, SLOW, framing};
 
@@ -47,6 +48,9 @@ enum Sent {
 pub(super) async fn in_turn(clients: &Clients, session: Session) {
     let mut line = None;
     for request in clients.requests(session) {
+        if clients.stop.load(Ordering::SeqCst) {
+            break;
+        }
         clients
             .book(request, async {
                 let mut open = match line.take() {
@@ -134,7 +138,11 @@ async fn exchange(
 }
 
 fn broke(stale: bool, why: &'static str) -> End {
-    if stale { End::Stale } else { End::Broke(why) }
+    if stale {
+        End::Stale(why)
+    } else {
+        End::Broke(why)
+    }
 }
 
 /// Breaks off, by a reset or by an end where there must be none.
@@ -155,22 +163,32 @@ async fn send(clients: &Clients, writer: &mut OwnedWriteHalf, request: &Request)
         return Sent::Whole;
     };
     let until = upload.cut_after.unwrap_or(upload.bytes);
-    while meter.bytes() < until {
+    loop {
         let length = PIECE.min(until - meter.bytes());
         // A slow client sends its first pieces slowly, and is not slow for minutes.
-        if upload.slow && meter.bytes() < 20 * PIECE {
+        if upload.slow && length > 0 && meter.bytes() < 20 * PIECE {
             sleep(SLOW).await;
         }
         let piece = meter.give(length as usize);
-        if write_piece(writer, &piece, upload.chunked).await.is_err() {
-            return Sent::Broke;
+        let last = meter.bytes() == until;
+        if last && upload.cut_after.is_none() {
+            // Entered before the last byte leaves: the answer may be here before anybody asks for more.
+            clients.ledger.sent(request.id, meter.sum());
+        }
+        let written = if piece.is_empty() {
+            Ok(())
+        } else {
+            write_piece(writer, &piece, upload.chunked).await
+        };
+        match written {
+            Err(_) => return Sent::Broke,
+            Ok(()) if last => break,
+            Ok(()) => {}
         }
     }
     if upload.cut_after.is_some() {
         return Sent::Cut;
     }
-    // Before the end is sent: what a cell took for whole was sent as such.
-    clients.ledger.sent(request.id, meter.sum());
     if upload.chunked && writer.write_all(b"0\r\n\r\n").await.is_err() {
         return Sent::Broke;
     }
@@ -245,14 +263,20 @@ pub(super) async fn at_once(clients: &Clients, session: Session) {
             let end = match &ended {
                 Some(end) => End::clone(end),
                 None => {
-                    let read = super::super::client::http1::read(clients, reader, request);
+                    let read = read(clients, reader, request);
                     let (end, keep) = timeout(super::STUCK, read)
                         .await
                         .unwrap_or((End::Stuck, false));
                     if !keep {
-                        ended = Some(End::Stale);
+                        ended = Some(End::Stale(why_over(&end)));
                     }
-                    end
+                    let first = request.id == requests[0].id;
+                    match end {
+                        // The emulated edge closes after an answer that came before the request's body, and does not
+                        // say so.
+                        End::Broke(why) if session.way == Way::Edge && !first => End::Stale(why),
+                        end => end,
+                    }
                 }
             };
             clients.ledger.close(request.id, end);
@@ -261,6 +285,19 @@ pub(super) async fn at_once(clients: &Clients, session: Session) {
     tokio::select! {
         () = reading => {}
         () = sending => {}
+    }
+}
+
+/// Why no answer follows one that ended like this.
+fn why_over(end: &End) -> &'static str {
+    match end {
+        End::Answered {
+            got: Got::Whole(_), ..
+        } => "after an answer that closes",
+        End::Answered {
+            got: Got::Cut(_), ..
+        } => "after an answer that was cut",
+        End::Broke(_) | End::Stale(_) | End::Left | End::Stuck => "after no answer",
     }
 }
 

@@ -67,9 +67,14 @@ fn built(clients: &Clients, request: &Request) -> Option<http::Request<Body>> {
         head = head.header("content-length", upload.bytes);
     }
     let seed = clients.ledger.world.seed;
+    let meter = Meter::new(Content::upload(seed, request.id));
+    if upload.bytes == 0 {
+        // Its head says so, and may be all that is waited for.
+        clients.ledger.sent(request.id, meter.sum());
+    }
     let sending = Sending {
         ledger: clients.ledger.clone(),
-        meter: Meter::new(Content::upload(seed, request.id)),
+        meter,
         request: *request,
         over: false,
     };
@@ -89,19 +94,20 @@ impl Sending {
     async fn next(mut self) -> Option<(std::io::Result<Frame<Bytes>>, Self)> {
         let upload = self.request.upload.filter(|_| !self.over)?;
         let until = upload.cut_after.unwrap_or(upload.bytes);
-        if self.meter.bytes() == until {
+        if upload.cut_after.is_some() && self.meter.bytes() == until {
             self.over = true;
-            if upload.cut_after.is_some() {
-                return Some((Err(std::io::ErrorKind::Interrupted.into()), self));
-            }
-            self.ledger.sent(self.request.id, self.meter.sum());
-            return None;
+            return Some((Err(std::io::ErrorKind::Interrupted.into()), self));
         }
         if upload.slow && self.meter.bytes() < 20 * PIECE {
             sleep(SLOW).await;
         }
         let length = PIECE.min(until - self.meter.bytes());
         let piece = self.meter.give(length as usize);
+        if upload.cut_after.is_none() && self.meter.bytes() == until {
+            // Entered before the last byte leaves: the answer may be here before anybody asks for more.
+            self.ledger.sent(self.request.id, self.meter.sum());
+            self.over = true;
+        }
         Some((Ok(Frame::data(piece.into())), self))
     }
 }
@@ -114,12 +120,12 @@ async fn run(clients: &Clients, mut sender: SendRequest<Body>, request: &Request
         return End::Broke("no request");
     };
     if sender.ready().await.is_err() {
-        return End::Stale;
+        return End::Stale("not ready");
     }
     let answer = match sender.send_request(message).await {
         Ok(answer) => answer,
         Err(_) if cuts => return End::Left,
-        Err(error) if error.is_canceled() => return End::Stale,
+        Err(error) if error.is_canceled() => return End::Stale("not sent"),
         Err(_) => return End::Broke("reset"),
     };
     let (head, mut body) = answer.into_parts();
