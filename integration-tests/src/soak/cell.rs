@@ -116,6 +116,13 @@ impl Cell {
         }
     }
 
+    /// Waits while it is silent. Cancel safe.
+    pub(crate) async fn speaks(&self) {
+        let mut weather = self.weather.subscribe();
+        // The sender lives in self.
+        let _ = weather.wait_for(|weather| !weather.silent).await;
+    }
+
     /// Whether it takes no new requests.
     pub(crate) fn stopping(&self) -> bool {
         !matches!(*self.life.borrow(), Life::Running(_))

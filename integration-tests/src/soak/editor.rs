@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::interval;
 
 use super::cell::{Cell, name};
-use super::plan::{Broken, Edit, World};
+use super::plan::{Broken, Edit, World, speaks_http2};
 
 /// App of the cells.
 pub(crate) const APP: &str = "soak-cells";
@@ -113,6 +113,9 @@ impl Editor {
                 entry["replay"] = ["strict", "strict", "cached", "never"][number % 4].into();
             }
             None => entry["address"] = cell.place().to_string().into(),
+        }
+        if speaks_http2(number) {
+            entry["protocol"] = "http2".into();
         }
         if edit.paused.contains(&number) {
             entry["state"] = "paused".into();

@@ -324,6 +324,11 @@ impl Arrived {
         self.ledger.at(self, |arrival| arrival.upload = upload);
     }
 
+    /// It came as HTTP/2.
+    pub(crate) fn as_http2(&self) {
+        lock(&self.ledger.books).tally.as_http2 += 1;
+    }
+
     /// The cell begins to answer.
     pub(crate) fn answers(&self) {
         self.ledger.at(self, |arrival| arrival.answered = true);

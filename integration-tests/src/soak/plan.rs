@@ -236,6 +236,11 @@ pub(crate) struct Edit {
     pub(crate) broken: Option<Broken>,
 }
 
+/// Whether the router is to speak HTTP/2 to this cell, as every fifth.
+pub(crate) fn speaks_http2(cell: usize) -> bool {
+    cell % 5 == 3
+}
+
 impl World {
     /// The session of this number.
     pub(crate) fn session(&self, number: u64) -> Session {
@@ -265,7 +270,11 @@ impl World {
     pub(crate) fn request(&self, id: u64) -> Request {
         let dialect = self.session(id / SESSION_REQUESTS).dialect;
         let mut dice = Dice::new(self.seed, For::Request, id);
-        let cell = dice.below(self.cells as u64) as usize;
+        let mut cell = dice.below(self.cells as u64) as usize;
+        if dialect == Dialect::Tunnel && speaks_http2(cell) {
+            // Such a cell cannot switch to another protocol.
+            cell -= 1;
+        }
         let disturbed = cell >= self.undisturbed;
         let tunnel = dialect == Dialect::Tunnel;
         let pipelined = dialect == Dialect::Pipelined;
@@ -371,7 +380,7 @@ fn upload(dice: &mut Dice, dialect: Dialect) -> Upload {
         bytes,
         chunked: dice.percent(40),
         slow: dice.percent(4),
-        expect: dialect == Dialect::KeepAlive && dice.percent(10),
+        expect: dialect == Dialect::KeepAlive && bytes > 0 && dice.percent(10),
         cut_after: (bytes > 1 && !pipelined && dice.percent(7)).then(|| dice.below(bytes)),
     }
 }
@@ -422,6 +431,7 @@ mod tests {
     fn a_cut_falls_short_of_the_whole_and_every_kind_occurs() {
         let requests: Vec<Request> = (0..20_000).map(|id| WORLD.request(id)).collect();
         for request in &requests {
+            assert!(!(request.tunnel && speaks_http2(request.cell)));
             if let Some(upload) = request.upload {
                 assert!(upload.cut_after.is_none_or(|cut| cut < upload.bytes));
                 assert!(request.refuse_after.is_none_or(|cut| cut < upload.bytes));

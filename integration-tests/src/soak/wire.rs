@@ -74,6 +74,21 @@ impl Head {
         }
     }
 
+    /// Of a request that came as HTTP/2, written as in HTTP/1.1.
+    pub(crate) fn of_http2(request: &http::request::Parts) -> Self {
+        let target = request.uri.path_and_query().map_or("", |all| all.as_str());
+        let host = request.uri.authority().map(ToString::to_string);
+        let host = host.map(|host| ("host".to_owned(), host));
+        let fields = request.headers.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.as_str().to_owned(), value.into_owned())
+        });
+        Self {
+            first: format!("{} {target} HTTP/2", request.method),
+            fields: host.into_iter().chain(fields).collect(),
+        }
+    }
+
     fn read(text: &[u8]) -> Result<Self, Broken> {
         let text = std::str::from_utf8(text).map_err(|_| Broken::Garbled)?;
         let mut lines = text.split("\r\n");

@@ -1,36 +1,20 @@
-//! What a cell does on one connection: it answers requests as the plan says, as far as its troubles let it.
-
-use std::time::Duration;
+//! HTTP/1.1, one request after the other.
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{sleep, timeout};
 
-use super::cell::{Cell, name};
-use super::content::{Content, Meter};
-use super::ledger::{Arrived, Upload};
-use super::plan::{Framing, Method, Request};
-use super::rules::Rule;
-use super::wire::{Body, Broken, Head, Reader, write_piece};
-
-/// The largest piece of a body that is written at once, in bytes.
-const PIECE: u64 = 16 * 1024;
-/// The same for a cell that is slow.
-const SLOW_PIECE: u64 = 2 * 1024;
-/// How long a cell reads on after it has refused a body, so that its answer is not lost (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    Keep,
-    Close,
-    Reset,
-}
+use super::super::cell::{Cell, name};
+use super::super::content::{Content, Meter};
+use super::super::ledger::{Arrived, Upload};
+use super::super::plan::{Framing, Method, Request};
+use super::super::rules::Rule;
+use super::super::wire::{Body, Broken, Head, Reader, write_piece};
+use super::{LINGER, Next, compare, cut};
 
 /// Serves a connection until it ends; whether it is to be reset then.
-pub(crate) async fn connection(cell: &Cell, stream: &mut TcpStream) -> bool {
+pub(super) async fn connection(cell: &Cell, stream: &mut TcpStream) -> bool {
     let (read, mut write) = stream.split();
     let mut reader = Reader::new(read);
     loop {
@@ -48,7 +32,7 @@ pub(crate) async fn connection(cell: &Cell, stream: &mut TcpStream) -> bool {
             Err(Broken::Ended | Broken::Cut) => return false,
         };
         cell.step().await;
-        let next = match request(cell, &head) {
+        let next = match super::request(cell, &head) {
             Some(request) => exchange(cell, &head, &request, &mut reader, &mut write).await,
             None => own(cell, &head, &mut write).await,
         };
@@ -60,64 +44,21 @@ pub(crate) async fn connection(cell: &Cell, stream: &mut TcpStream) -> bool {
     }
 }
 
-/// The request of the soak that this is, if it is one.
-fn request(cell: &Cell, head: &Head) -> Option<Request> {
-    let (_, id) = head.second().rsplit_once("/s/")?;
-    Some(cell.ledger.world.request(id.parse().ok()?))
-}
-
-/// Answers what is no request of the soak: who it is, whether it is ready, and questions that are not in the books.
+/// Answers what is no request of the soak.
 async fn own(cell: &Cell, head: &Head, write: &mut WriteHalf<'_>) -> std::io::Result<Next> {
-    if let Some(query) = head.second().strip_prefix("/.well-known/cell-identity?") {
-        let answer = match proof(cell, head, query) {
-            Some(proof) => format!("HTTP/1.1 200 OK\r\ncontent-length: 65\r\n\r\n{proof}\n"),
-            None => "HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        };
-        write.write_all(answer.as_bytes()).await?;
-        return Ok(Next::Keep);
-    }
-    if let Some(for_cell) = head.field("soak-cell")
-        && for_cell != name(cell.number)
-    {
-        cell.breach(Rule::WrongCell, &format!("a question to {for_cell}"));
-    }
+    let (status, text) = super::own(cell, head);
+    let reason = if status == 200 {
+        "OK"
+    } else {
+        "Misdirected Request"
+    };
     let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nsoak-cell: {}\r\n\r\nok",
+        "HTTP/1.1 {status} {reason}\r\ncontent-length: {}\r\nsoak-cell: {}\r\n\r\n{text}",
+        text.len(),
         name(cell.number)
     );
     write.write_all(answer.as_bytes()).await?;
     Ok(Next::Keep)
-}
-
-/// The proof that this cell is the one that is asked for, at the address that was dialled (docs/signature.md).
-fn proof(cell: &Cell, head: &Head, query: &str) -> Option<String> {
-    let (nonce, address) = query.strip_prefix("nonce=")?.split_once("&address=")?;
-    let (own, place) = (name(cell.number), cell.place().to_string());
-    if head.field("host") != Some(&own) || address != place {
-        return None;
-    }
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, cell.secret.as_bytes());
-    let message = format!("cell-identity-v1\n{own}\n{nonce}\n{address}");
-    let mac = ring::hmac::sign(&key, message.as_bytes());
-    Some(
-        mac.as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-    )
-}
-
-/// What is wrong with a head that came: the edge and the router may add to it, and take nothing away.
-fn compare(cell: &Cell, head: &Head, request: &Request) {
-    let own = name(cell.number);
-    let id = request.id.to_string();
-    let method = head.first.split(' ').next().unwrap_or_default();
-    if head.field("soak-id") != Some(&id) || method != request.method.as_str() {
-        cell.breach(Rule::Altered, &format!("the head of {id}: {head:?}"));
-    }
-    if head.field("cell-name").is_some_and(|named| named != own) {
-        cell.breach(Rule::WrongCell, &format!("named in {id}: {head:?}"));
-    }
 }
 
 async fn exchange(
@@ -133,7 +74,8 @@ async fn exchange(
         return tunnel(cell, request, &arrived, reader, write).await;
     }
     let Ok(mut body) = head.request_body() else {
-        cell.breach(Rule::Altered, &format!("the framing of {}", request.id));
+        let what = format!("its framing: {head:?}");
+        cell.ledger.found(request.id, Rule::Altered, what);
         return Ok(Next::Reset);
     };
     let refuses = request.refuse_after;
@@ -157,7 +99,7 @@ async fn exchange(
     }
     arrived.answers();
     let next = answer(cell, request, write).await?;
-    if refuses.is_some() {
+    if refuses.is_some() && next != Next::Reset {
         write.shutdown().await?;
         let rest = async { while let Ok(Some(_)) = reader.piece(&mut body).await {} };
         // Whatever is left after that is not wanted.
@@ -187,7 +129,8 @@ async fn upload(
             Ok(Some(piece)) => meter.take(&piece),
             Ok(None) => return None,
             Err(Broken::Garbled) => {
-                cell.breach(Rule::Altered, &format!("the framing of {}", request.id));
+                cell.ledger
+                    .found(request.id, Rule::Altered, "the framing of its body");
                 return Some(Next::Reset);
             }
             Err(_) => return Some(Next::Close),
@@ -195,15 +138,6 @@ async fn upload(
         if cell.weather().cuts_uploads {
             return Some(cut(request));
         }
-    }
-}
-
-/// How this request is cut, if it is: by a reset, or by an end where there must be none.
-fn cut(request: &Request) -> Next {
-    if request.id.is_multiple_of(2) || request.answer.framing == Framing::Close {
-        Next::Reset
-    } else {
-        Next::Close
     }
 }
 
@@ -244,17 +178,11 @@ async fn answer(
     let mut meter = Meter::new(Content::answer(cell.ledger.world.seed, request.id));
     while meter.bytes() < planned.bytes {
         cell.step().await;
-        let weather = cell.weather();
-        let most = if weather.slow { SLOW_PIECE } else { PIECE };
-        let mut length = most.min(planned.bytes - meter.bytes());
-        if weather.cuts_answers {
-            // Not even the last byte may be missed.
-            length = length.div_ceil(2).min(planned.bytes - meter.bytes() - 1);
-        }
+        let (length, cuts) = super::piece(cell, planned.bytes - meter.bytes());
         if length > 0 {
             write_piece(write, &meter.give(length as usize), chunked).await?;
         }
-        if weather.cuts_answers {
+        if cuts {
             return Ok(cut(request));
         }
     }
