@@ -7,9 +7,10 @@ use cell_router::decision::{BodyLength, Facts, Surroundings};
 use cell_router::wire::forward::{Rewrite, rewrite, unsteer};
 use cell_router::wire::hop_by_hop;
 use cell_router::wire::identity::{self, Introduction, Peer};
+use cell_router::wire::visitor::{NO_VISITORS, is_navigation, is_visitor};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Version};
+use http::{Method, Request, Version};
 
 const HOP_BY_HOP: [&str; 7] = [
     "connection",
@@ -63,6 +64,7 @@ pub fn holds(data: &[u8]) {
     }
     answer(&headers);
     trailers(&headers);
+    visitor(&headers);
 }
 
 /// Lines of `name: value`; what is no header field is passed over.
@@ -261,6 +263,29 @@ fn trailers(headers: &HeaderMap) {
     for name in left.keys().map(|name| plain(name.as_str())) {
         let claims = [&ROUTERS[..], &PROXIES, &STEERING].concat();
         assert!(!claims.contains(&&name[..]), "{name}");
+    }
+}
+
+/// Crawlers, checks and prefetches are told by what they say, whatever stands around it.
+fn visitor(headers: &HeaderMap) {
+    let lower = |name: &str| {
+        let lines = headers.get_all(name).iter();
+        lines
+            .map(|line| line.as_bytes().to_ascii_lowercase())
+            .collect::<Vec<_>>()
+    };
+    let says = |name: &str, word: &str| {
+        let has = |line: &Vec<u8>| line.windows(word.len()).any(|part| part == word.as_bytes());
+        lower(name).iter().any(has)
+    };
+    let ahead = ["sec-purpose", "purpose", "x-moz"]
+        .iter()
+        .any(|name| says(name, "prefetch"));
+    let robot = NO_VISITORS.iter().any(|word| says("user-agent", word));
+    assert_eq!(is_visitor(headers), !ahead && !robot);
+    assert!(!is_navigation(&Method::POST, headers));
+    if is_navigation(&Method::GET, headers) {
+        assert!(says("accept", "text/html") && !headers.contains_key("upgrade"));
     }
 }
 

@@ -18,12 +18,13 @@ pub mod registry;
 pub mod replay;
 pub mod signature;
 pub mod strict;
+pub mod websocket;
 
 /// What must hold for an input; panics where it does not.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the name of its folder in `seeds`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("certificates", certificates::holds),
     ("chunked", chunked::holds),
     ("connection", connection::holds),
@@ -34,4 +35,5 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("registry", registry::holds),
     ("replay", replay::holds),
     ("signature", signature::holds),
+    ("websocket", websocket::holds),
 ];
