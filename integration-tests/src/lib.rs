@@ -4,8 +4,10 @@
 
 pub mod behaviours;
 pub mod client;
+pub mod differential;
 pub mod fly;
 pub mod http2;
+pub mod numbers;
 pub mod process;
 mod router;
 mod scripted;

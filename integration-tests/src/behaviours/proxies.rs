@@ -55,12 +55,21 @@ pub struct Other {
 /// # Errors
 /// It is not installed, or does not listen.
 pub async fn nginx(cells: &[SocketAddr]) -> io::Result<Other> {
+    let hosts = cells.iter().enumerate();
+    let hosts: Vec<_> = hosts.map(|(number, cell)| (host(number), *cell)).collect();
+    nginx_at(&hosts).await
+}
+
+/// nginx before cells, each at a host of its own.
+///
+/// # Errors
+/// It is not installed, or does not listen.
+pub async fn nginx_at(cells: &[(String, SocketAddr)]) -> io::Result<Other> {
     let said = Command::new("nginx").arg("-v").output()?;
     let version = first_line(&said).replace("nginx version: ", "");
     let (folder, address) = (tempfile::tempdir()?, free()?);
     let mut servers = String::new();
-    for (number, cell) in cells.iter().enumerate() {
-        let host = host(number);
+    for (number, (host, cell)) in cells.iter().enumerate() {
         let _ = write!(
             servers,
             "  upstream c{number} {{ server {cell}; keepalive 8; }}

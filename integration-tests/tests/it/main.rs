@@ -9,6 +9,7 @@ mod behaviours;
 mod cell_http2;
 mod cell_tls;
 mod check;
+mod differential;
 mod door;
 mod drain;
 mod echo;
