@@ -88,14 +88,16 @@ impl Io for Client {
     fn reset_on_close(&self) {}
 }
 
-static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+/// The settings of a router to which nothing was said.
+pub static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let matches = Settings::augment_args(clap::Command::new("serve")).get_matches_from(["serve"]);
     let settings = Settings::from_arg_matches(&matches).expect("settings have defaults");
     settings.into_config(Place::Elsewhere, false)
 });
 
 thread_local! {
-    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    /// Whatever runs here is driven by it.
+    pub static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
 }
 
 /// What must hold for the bytes of a client's connection.

@@ -5,6 +5,7 @@
 //! that ever showed a defect is tried in every test run. Where there is another way to the same answer, it is written
 //! here a second time, plain and slow, and the two have to agree.
 
+pub mod answer;
 pub mod certificates;
 pub mod choices;
 pub mod chunked;
@@ -12,6 +13,7 @@ pub mod connection;
 pub mod decision;
 pub mod head;
 pub mod headers;
+pub mod http2;
 pub mod lookup;
 pub mod pieces;
 pub mod registry;
@@ -24,13 +26,15 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the name of its folder in `seeds`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
+    ("answer", answer::holds),
     ("certificates", certificates::holds),
     ("chunked", chunked::holds),
     ("connection", connection::holds),
     ("decision", decision::holds),
     ("head", head::holds),
     ("headers", headers::holds),
+    ("http2", http2::holds),
     ("lookup", lookup::holds),
     ("registry", registry::holds),
     ("replay", replay::holds),

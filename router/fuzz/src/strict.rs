@@ -1,8 +1,8 @@
-//! A second reader of HTTP/1.1 requests: slow, plain, after the grammar of RFC 9112 and RFC 9110 and nothing else.
+//! A second reader of HTTP/1.1: slow, plain, after the grammar of RFC 9112 and RFC 9110 and nothing else.
 //!
 //! It shares no code with the router. What it does not know, such as limits of size, is not its business.
 
-/// Why bytes are no request.
+/// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// They may become one: more has to come.
@@ -10,6 +10,9 @@ pub enum Stop {
     /// They never will.
     Malformed,
 }
+
+/// Names in lower case, and values without the blanks around them.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A request's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +23,29 @@ pub struct Head {
     pub target: Vec<u8>,
     /// Whether the version is 1.1; else it is 1.0.
     pub modern: bool,
-    /// Names in lower case, and values without the blanks around them.
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Its header lines.
+    pub fields: Fields,
     /// How the body is framed.
     pub framing: Framing,
+    /// How many bytes the head has, an empty line in front of it included.
+    pub bytes: usize,
+}
+
+/// An answer's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerHead {
+    /// The status.
+    pub status: u16,
+    /// The words after it.
+    pub reason: Vec<u8>,
+    /// Whether the version is 1.1; else it is 1.0.
+    pub modern: bool,
+    /// Its header lines.
+    pub fields: Fields,
+    /// How the body is framed, if there is one.
+    pub framing: Framing,
+    /// Whether its fields frame it in more than one way.
+    pub ambiguous: bool,
     /// How many bytes the head has, an empty line in front of it included.
     pub bytes: usize,
 }
@@ -35,6 +57,8 @@ pub enum Framing {
     Length(u64),
     /// In chunks.
     Chunked,
+    /// By the connection's end.
+    ToEnd,
 }
 
 /// A body, without its framing.
@@ -42,8 +66,8 @@ pub enum Framing {
 pub struct Body {
     /// What it holds.
     pub data: Vec<u8>,
-    /// Names in lower case, and values without the blanks around them.
-    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What follows it.
+    pub trailers: Fields,
     /// How many bytes it has with its framing.
     pub bytes: usize,
 }
@@ -51,23 +75,110 @@ pub struct Body {
 impl Head {
     /// The values of a field, by its name in lower case.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let found = move |(key, _): &&(Vec<u8>, Vec<u8>)| key == name.as_bytes();
-        self.fields
-            .iter()
-            .filter(found)
-            .map(|(_, value)| &value[..])
+        values(&self.fields, name)
     }
 
     /// Whether a comma-separated field has this token, whatever its case.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|one| trim(one).eq_ignore_ascii_case(token.as_bytes()))
+        lists(&self.fields, name, token)
     }
 }
 
-/// Reads a head (RFC 9112 sections 2 to 6).
+/// The values of a field, by its name in lower case.
+pub fn values<'a>(
+    fields: &'a [(Vec<u8>, Vec<u8>)],
+    name: &'a str,
+) -> impl Iterator<Item = &'a [u8]> {
+    let found = move |(key, _): &&(Vec<u8>, Vec<u8>)| key == name.as_bytes();
+    fields.iter().filter(found).map(|(_, value)| &value[..])
+}
+
+/// Whether a comma-separated field has this token, whatever its case.
+pub fn lists(fields: &[(Vec<u8>, Vec<u8>)], name: &str, token: &str) -> bool {
+    values(fields, name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|one| trim(one).eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Whether these are the same fields.
+pub fn same(headers: &http::HeaderMap, fields: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    let all = |name: &http::HeaderName| {
+        let ours = headers
+            .get_all(name)
+            .iter()
+            .map(http::HeaderValue::as_bytes);
+        ours.eq(values(fields, name.as_str()))
+    };
+    headers.len() == fields.len() && headers.keys().all(all)
+}
+
+/// Reads a request's head (RFC 9112 sections 2 to 6).
 pub fn head(text: &[u8]) -> Result<Head, Stop> {
+    let (first, fields, bytes) = block(text)?;
+    let parts: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
+    let [method, target, version] = parts[..] else {
+        return Err(Stop::Malformed);
+    };
+    let modern = modern(version)?;
+    if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Stop::Malformed);
+    }
+    let mut head = Head {
+        method: method.to_vec(),
+        target: target.to_vec(),
+        modern,
+        fields,
+        framing: Framing::Length(0),
+        bytes,
+    };
+    let lengths: Vec<&[u8]> = head.values("content-length").collect();
+    let codings: Vec<&[u8]> = head.values("transfer-encoding").collect();
+    head.framing = match (&lengths[..], &codings[..]) {
+        ([], []) => Framing::Length(0),
+        ([length], []) => Framing::Length(number(length, 10)?),
+        ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && modern => Framing::Chunked,
+        _ => return Err(Stop::Malformed),
+    };
+    Ok(head)
+}
+
+/// Reads an answer's head (RFC 9112 sections 4 to 6).
+pub fn answer(text: &[u8]) -> Result<AnswerHead, Stop> {
+    let (first, fields, bytes) = block(text)?;
+    let mut parts = first.splitn(3, |byte| *byte == b' ');
+    let modern = modern(parts.next().unwrap_or_default())?;
+    let digits = parts.next().unwrap_or_default();
+    let status = number(digits, 10)?;
+    let reason = parts.next().unwrap_or_default();
+    if digits.len() != 3 || !(100..600).contains(&status) || !reason.iter().all(|b| is_text(*b)) {
+        return Err(Stop::Malformed);
+    }
+    let mut lengths = values(&fields, "content-length")
+        .map(|length| number(length, 10))
+        .collect::<Result<Vec<_>, _>>()?;
+    lengths.dedup();
+    let codings: Vec<&[u8]> = values(&fields, "transfer-encoding").collect();
+    let framing = match (&lengths[..], &codings[..]) {
+        ([], []) => Framing::ToEnd,
+        ([length], []) => Framing::Length(*length),
+        ([] | [_], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && modern => {
+            Framing::Chunked
+        }
+        _ => return Err(Stop::Malformed),
+    };
+    Ok(AnswerHead {
+        status: u16::try_from(status).map_err(|_| Stop::Malformed)?,
+        reason: reason.to_vec(),
+        modern,
+        framing,
+        ambiguous: !lengths.is_empty() && !codings.is_empty(),
+        fields,
+        bytes,
+    })
+}
+
+/// A head's first line, its fields, and how many bytes it has.
+fn block(text: &[u8]) -> Result<(&[u8], Fields, usize), Stop> {
     let skipped = if text.starts_with(b"\r\n") { 2 } else { 0 };
     let text = &text[skipped..];
     let mut lines = Vec::new();
@@ -83,39 +194,20 @@ pub fn head(text: &[u8]) -> Result<Head, Stop> {
     let Some((first, lines)) = lines.split_first() else {
         return Err(Stop::Malformed);
     };
-    let parts: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
-    let [method, target, version] = parts[..] else {
-        return Err(Stop::Malformed);
-    };
-    let modern = match version {
-        b"HTTP/1.1" => true,
-        b"HTTP/1.0" => false,
-        _ => return Err(Stop::Malformed),
-    };
-    if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Stop::Malformed);
-    }
     let fields = lines
         .iter()
         .map(|line| field(line))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut head = Head {
-        method: method.to_vec(),
-        target: target.to_vec(),
-        modern,
-        fields,
-        framing: Framing::Length(0),
-        bytes: skipped + from,
-    };
-    let lengths: Vec<&[u8]> = head.values("content-length").collect();
-    let codings: Vec<&[u8]> = head.values("transfer-encoding").collect();
-    head.framing = match (&lengths[..], &codings[..]) {
-        ([], []) => Framing::Length(0),
-        ([length], []) => Framing::Length(number(length, 10)?),
-        ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && modern => Framing::Chunked,
-        _ => return Err(Stop::Malformed),
-    };
-    Ok(head)
+        .collect::<Result<_, _>>()?;
+    Ok((first, fields, skipped + from))
+}
+
+/// Whether this is version 1.1; else it is 1.0.
+fn modern(version: &[u8]) -> Result<bool, Stop> {
+    match version {
+        b"HTTP/1.1" => Ok(true),
+        b"HTTP/1.0" => Ok(false),
+        _ => Err(Stop::Malformed),
+    }
 }
 
 /// Reads a body.
@@ -131,6 +223,11 @@ pub fn body(text: &[u8], framing: Framing) -> Result<Body, Stop> {
             })
         }
         Framing::Chunked => chunked(text),
+        Framing::ToEnd => Ok(Body {
+            data: text.to_vec(),
+            trailers: Vec::new(),
+            bytes: text.len(),
+        }),
     }
 }
 
