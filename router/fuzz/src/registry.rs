@@ -11,6 +11,41 @@ pub fn holds(data: &[u8]) {
         Ok(registry) => accepted(data, &registry),
         Err(problems) => refused(data, &problems),
     }
+    beside(data);
+}
+
+/// What is made of a text beside a registry in force: nothing twice, nobody lost who was good, nobody changed who is
+/// broken.
+fn beside(data: &[u8]) {
+    let last = br#"{"version": 1, "domain": "example.com", "path_hosts": ["apps.example.com"], "cells": {
+        "alice": {"address": "h:1", "hosts": ["www.alice.org", "www.bob.org"], "paths": ["/alice", "/a"]},
+        "bob": {"address": "h:2", "hosts": ["*.bob.org"], "paths": ["/bob"]}}}"#;
+    let last = Registry::parse(last).expect("it is good");
+    let strict = Registry::parse(data);
+    let Ok((registry, flags)) = Registry::parse_beside(data, &last, &[]) else {
+        return assert!(strict.is_err(), "a good text is good beside any other");
+    };
+    assert_eq!(flags.is_empty(), strict.is_ok());
+    let (mut hosts, mut prefixes) = (HashSet::new(), HashSet::new());
+    for cell in registry.cells() {
+        found(&registry, cell);
+        for rule in &cell.hosts {
+            assert!(hosts.insert(rule.to_string()), "{rule} is claimed twice");
+        }
+        for rule in &cell.paths {
+            assert!(
+                prefixes.insert(rule.prefix.to_string()),
+                "{} is claimed twice",
+                rule.prefix
+            );
+        }
+    }
+    for flag in &flags {
+        let before = last.cell(&flag.cell);
+        assert_eq!(flag.kept, before.is_some());
+        assert_eq!(registry.cell(&flag.cell), before);
+        refused(data, &flag.problems);
+    }
 }
 
 fn refused(data: &[u8], problems: &[Problem]) {

@@ -11,11 +11,12 @@ use super::host::{HostFault, HostName, below};
 use super::name::MachineId;
 use super::parse;
 use super::path::{self, PathFault, PathPrefix};
-use super::problem::Problem;
+use super::problem::{Fault, Flag, Problem};
 
-/// An immutable snapshot of a registry file. Share it as `Arc<Registry>`.
+/// An immutable snapshot of a registry file. Share it as `Arc<Registry>`. The default has no cells.
 ///
 /// Invariant, upheld by the parser: every index is one of `cells`.
+#[derive(Default)]
 pub struct Registry {
     /// In the order of the file.
     pub(super) cells: Box<[Arc<Cell>]>,
@@ -83,6 +84,21 @@ impl Registry {
     /// With every problem of the text, in its order; then there is no registry.
     pub fn parse(text: &[u8]) -> Result<Registry, Vec<Problem>> {
         parse::parse(text)
+    }
+
+    /// Reads a registry of which entries may be broken: each is flagged, and its cell stays as it was in `last` if it was
+    /// there, with all its hosts, prefixes and its machine; else it is left out. `faults` are broken, too, whatever
+    /// their text. Of two entries that claim the same thing the one that had it in `last` is good, else the first.
+    ///
+    /// # Errors
+    /// With every problem of the text, in its order, where it is broken outside its entries, or the last good version of
+    /// an entry does not fit it any more.
+    pub fn parse_beside(
+        text: &[u8],
+        last: &Registry,
+        faults: &[Fault],
+    ) -> Result<(Registry, Vec<Flag>), Vec<Problem>> {
+        parse::parse_beside(text, last, faults)
     }
 
     /// Finds the cell for a raw `Host` or `:authority` value and a path without query.

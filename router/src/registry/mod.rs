@@ -27,6 +27,7 @@ mod schema;
 mod table;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use self::cell::{
     Admission, Cell, Identity, Limits, PathRule, Placement, Protocol, Replay, SecretSource, Tls,
@@ -36,5 +37,6 @@ pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};
 pub use self::name::{AppName, CellName, MachineId};
 pub use self::path::{PathFault, PathPrefix};
-pub use self::problem::{Problem, Refusal};
+pub use self::problem::{Fault, Flag, Problem, Refusal};
 pub use self::schema::schema;
+pub use self::version::{NoVersion, Version};

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::name::CellName;
+
 /// One thing that is wrong with a registry file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -82,6 +84,28 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// An entry that is not in force as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// The cell's name as it is written.
+    pub cell: String,
+    /// What is wrong with the entry, at least one thing.
+    pub problems: Vec<Problem>,
+    /// Whether its last good version is in force; else the cell is left out.
+    pub kept: bool,
+}
+
+/// What is wrong with an entry beside its text, such as a secret that it names and that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The cell.
+    pub cell: CellName,
+    /// The key of the entry that it is about.
+    pub key: &'static str,
+    /// What is wrong, and what would be right.
+    pub refusal: Refusal,
+}
 
 /// The way from the root to a value; it becomes text only in a problem.
 #[derive(Clone, Copy)]
@@ -177,22 +201,29 @@ impl<'t> Report<'t> {
     /// The problems in the order of the text, each with its line and column.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|(offset, _)| *offset);
+        self.finish_as_added()
+    }
+
+    /// The problems in the order in which they were added, each with its line and column.
+    pub(super) fn finish_as_added(mut self) -> Vec<Problem> {
+        let mut order: Vec<usize> = (0..self.found.len()).collect();
+        order.sort_by_key(|index| self.found[*index].0);
         let (mut line, mut line_start, mut seen) = (1, 0, 0);
-        let place = |(offset, mut problem): (usize, Problem)| {
-            for (index, byte) in self.text.as_bytes()[seen..offset].iter().enumerate() {
+        for index in order {
+            let (offset, problem) = &mut self.found[index];
+            for (index, byte) in self.text.as_bytes()[seen..*offset].iter().enumerate() {
                 if *byte == b'\n' {
                     line += 1;
                     line_start = seen + index + 1;
                 }
             }
-            seen = offset;
-            let before = &self.text.as_bytes()[line_start..offset];
+            seen = *offset;
+            let before = &self.text.as_bytes()[line_start..*offset];
             problem.line = line;
             // A byte that continues a character does not begin a column.
             problem.column = 1 + before.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
-            problem
-        };
-        self.found.into_iter().map(place).collect()
+        }
+        self.found.into_iter().map(|(_, problem)| problem).collect()
     }
 }
 

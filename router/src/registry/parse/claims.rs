@@ -88,7 +88,7 @@ impl<'t> Claims<'t> {
     }
 
     /// Why a host cannot be anybody's own, or not this cell's.
-    fn foreign(&self, cell: Option<&CellName>, rule: &HostRule) -> Option<Refusal> {
+    pub(super) fn foreign(&self, cell: Option<&CellName>, rule: &HostRule) -> Option<Refusal> {
         let name = rule.name();
         if let HostRule::Exact(host) = rule {
             if self.domain.as_ref() == Some(host) {
@@ -212,7 +212,12 @@ pub(super) fn subdomain<'a>(host: &'a HostName, domain: Option<&HostName>) -> Op
     below(host.as_str(), domain?).filter(|label| !label.contains('.'))
 }
 
-fn like_machine(segment: &str) -> Refusal {
+/// Whether a prefix with this first segment could not be told from the path of some machine.
+pub(super) fn looks_like_machine(segment: &str) -> bool {
+    MachineId::parse(segment).is_ok() && MachineId::resembles(segment)
+}
+
+pub(super) fn like_machine(segment: &str) -> Refusal {
     Refusal::new(
         format!("/{segment} is the path of a machine while machine_paths is on"),
         "choose another prefix, or turn machine_paths off",

@@ -3,6 +3,7 @@
 //! The file is read in one order whatever the order of its keys: domain and path hosts, defaults, then cells one by one.
 //! It must never stop at the first problem, and never build what is not good as a whole.
 
+mod beside;
 mod claims;
 mod entry;
 mod lists;
@@ -15,12 +16,14 @@ mod tls;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+pub(super) use self::beside::parse_beside;
+
 use serde_json::value::RawValue;
 
 use self::claims::{Claims, subdomain};
 use self::entry::{Defaults, read_entry};
-use self::lists::read_path_hosts;
-use self::object::{Settings, default_flag, read_string, written_twice, wrong_shape};
+use self::lists::{Items, read_path_hosts};
+use self::object::{Settings, default_flag, read_string, refuse, written_twice, wrong_shape};
 use super::cell::Cell;
 use super::fields::{Key, Scope, field};
 use super::host::HostName;
@@ -54,6 +57,12 @@ fn not_utf8(text: &[u8], valid: usize) -> Problem {
 }
 
 fn read_file<'t>(text: &'t str, report: &mut Report<'t>) -> Option<Registry> {
+    let root = read_outermost(text, report)?;
+    read_root(&root, report)
+}
+
+/// The outermost object, if the text is one.
+fn read_outermost<'t>(text: &'t str, report: &mut Report<'t>) -> Option<Settings<'t>> {
     let json = match text.strip_prefix('\u{feff}') {
         Some(rest) => {
             let refusal = Refusal::new(
@@ -92,10 +101,18 @@ fn read_file<'t>(text: &'t str, report: &mut Report<'t>) -> Option<Registry> {
             report.add(json, Place::Root, refusal);
         }
     }
-    read_root(&root, report)
+    Some(root)
 }
 
-fn read_root<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<Registry> {
+/// What stands beside the cells.
+struct Head<'t> {
+    path_hosts: Items<'t, HostName>,
+    /// Without a claim yet.
+    claims: Claims<'t>,
+    defaults: Defaults<'t>,
+}
+
+fn read_head<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Head<'t> {
     let domain = read_domain(root, report);
     let path_hosts = read_path_hosts(root, report);
     let mut distinct = HashSet::new();
@@ -116,9 +133,21 @@ fn read_root<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<Registr
     let machine_paths = root
         .flag(Key::MachinePaths)
         .unwrap_or_else(|| default_flag(Key::MachinePaths));
-    let mut defaults = Defaults::read(root.nested(Key::Defaults), report);
-    let mut cells = Cells {
+    Head {
+        path_hosts,
         claims: Claims::new(domain, distinct, machine_paths),
+        defaults: Defaults::read(root.nested(Key::Defaults), report),
+    }
+}
+
+fn read_root<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<Registry> {
+    let Head {
+        path_hosts,
+        claims,
+        mut defaults,
+    } = read_head(root, report);
+    let mut cells = Cells {
+        claims,
         good: Vec::new(),
         names: HashSet::new(),
         faulty: HashSet::new(),
@@ -177,14 +206,22 @@ fn read_default_cell<'t>(
         return Some(Arc::clone(&cell.0));
     }
     if !cells.knows(name) {
-        let refusal = Refusal::new(
-            format!("there is no cell {name:?}"),
-            "write the name of a cell in cells, or take it out",
-        );
-        let source = root.source(Key::DefaultCell)?;
-        report.add(source, Place::Root.member("default_cell"), refusal);
+        no_default_cell(root, name, report);
     }
     None
+}
+
+fn no_default_cell<'t>(root: &Settings<'t>, name: &str, report: &mut Report<'t>) {
+    let refusal = Refusal::new(
+        format!("there is no cell {name:?}"),
+        "write the name of a cell in cells, or take it out",
+    );
+    refuse(root, Key::DefaultCell, Place::Root, refusal, report);
+}
+
+fn no_entry(shape: Shape) -> Refusal {
+    let fix = format!("write, for example, {}", r#"{"machine": "3d8d9e67c2e123"}"#);
+    wrong_shape(shape, "an object", fix)
 }
 
 /// The cells while they are read.
@@ -243,8 +280,7 @@ impl<'t> Cells<'t> {
         }
         let shape = Shape::of(entry_json);
         if shape != Shape::Object {
-            let fix = format!("write, for example, {}", r#"{"machine": "3d8d9e67c2e123"}"#);
-            report.add(entry_json, place, wrong_shape(shape, "an object", fix));
+            report.add(entry_json, place, no_entry(shape));
             self.faulty.insert(key.into());
             return;
         }

@@ -1,5 +1,6 @@
 //! The file format and the lookup as tables, and the lookup beside a plain one.
 
+mod beside;
 mod host;
 mod lookup;
 mod path;
