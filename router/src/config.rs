@@ -73,6 +73,10 @@ pub struct Settings {
     /// The registry file.
     #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
     pub registry: PathBuf,
+    /// The share of cells, in percent, that one edit of the registry may remove or disable without a confirmation; fewer
+    /// than 10 cells always may. A larger edit is held back until SIGHUP confirms it.
+    #[arg(long, env = "CELL_ROUTER_MAX_UNPLUG_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub max_unplug_percent: u32,
     /// Address to listen on; may be given more than once.
     #[arg(
         long,
@@ -174,6 +178,8 @@ pub struct Settings {
 pub struct Config {
     /// The registry file.
     pub registry: PathBuf,
+    /// The share of cells that an edit may unplug without a confirmation, in percent.
+    pub max_unplug_percent: u32,
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
     /// Where to listen with TLS.
@@ -288,6 +294,7 @@ impl Settings {
             .unwrap_or_else(|| format!("cell-router-{:08x}", seed() & 0xffff_ffff));
         Config {
             registry: self.registry,
+            max_unplug_percent: self.max_unplug_percent,
             listen: self.listen,
             tls_listen: self.tls_listen,
             tls_certificates: self.tls_certificates,

@@ -33,7 +33,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::control::certificates::Folder;
-use crate::control::reload::{LoadError, Source};
+use crate::control::load::LoadError;
+use crate::control::reload::Source;
 use crate::control::stop::{self, Signals};
 use crate::inbound::accept;
 use crate::inbound::takeover::{Offer, Taken, TakeoverError, take};
@@ -93,7 +94,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// `RunError` where it cannot start; then nothing was taken from a router that it was to replace.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let (source, snapshot) = Source::open(config.registry.clone())
+    let (source, snapshot) = Source::open(config.registry.clone(), config.max_unplug_percent)
         .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
     if config.https_redirect.is_some() && config.tls_listen.is_empty() && config.trusted.is_empty()
     {

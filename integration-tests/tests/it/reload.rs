@@ -21,6 +21,15 @@ async fn status(router: &Router, host: &str) -> StatusCode {
         .status
 }
 
+/// Waits for a line of the log with all these parts.
+async fn told(router: &Router, parts: &[&str]) -> Value {
+    let told = router.next_event(|event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        parts.iter().all(|part| message.contains(part))
+    });
+    told.await
+}
+
 async fn cells_of(router: &Router) -> Value {
     said(router, LOADED).await["cells"].take()
 }
@@ -58,15 +67,10 @@ async fn an_upload_outlives_every_edit() {
     assert_eq!(status(&router, "www.alice.org").await, StatusCode::OK);
     go_on().await;
 
-    router.save(
-        "{\n  \"version\": 1,\n  \"cells\": { \"alice\": { \"addres\": \"127.0.0.1:1\" } }\n}\n",
-    );
+    router
+        .save("{\n  \"version\": 1,\n  \"colour\": \"red\",\n  \"cells\": { \"alice\": {} }\n}\n");
     assert_eq!(said(&router, REFUSED).await["problems"], 2);
-    let place = router.next_event(|event| {
-        let message = event["message"].as_str().unwrap_or_default();
-        message.contains("registry.json:3:") && message.contains("addres")
-    });
-    place.await;
+    told(&router, &["registry.json:3:3: $.colour"]).await;
     for host in [HOST, "bob.example.com", "www.alice.org"] {
         assert_eq!(status(&router, host).await, StatusCode::OK, "{host}");
     }
@@ -230,13 +234,12 @@ async fn secrets_that_are_missing_are_told_with_their_place() {
 
     let router = Router::start(options(with(json!({ "env": "THERE" }))).env("THERE", "s")).await;
     router.save(&registry(nowhere));
-    said(&router, REFUSED).await;
-    router
-        .next_event(|event| {
-            let message = event["message"].as_str().unwrap_or_default();
-            message.contains("$.cells.alice.secret") && message.contains("NO_SUCH_SECRET")
-        })
-        .await;
+    told(
+        &router,
+        &["$.cells.alice.secret", "NO_SUCH_SECRET", "serves on"],
+    )
+    .await;
+    assert_eq!(said(&router, LOADED).await["flagged"], 1);
 }
 
 #[tokio::test]
@@ -268,4 +271,134 @@ async fn a_hold_is_not_taken_for_the_cells_silence() {
     assert!(head.starts_with("GET /two "), "{head}");
     upstream.write(answer).await.unwrap();
     assert_eq!(held.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_broken_entry_stays_as_it_was_and_the_others_go_live() {
+    let (router, alice, fly) = real(MachineSpec::cell("cells", "alice")).await;
+    let bob = running(&fly, MachineSpec::cell("cells", "bob")).await;
+    let mut kept = at(alice.address());
+    kept["hosts"] = json!(["www.alice.org"]);
+    router.save(&registry(json!({ "alice": kept })));
+    assert_eq!(cells_of(&router).await, 1);
+
+    // Bob is new and good, carol is new and wants what alice has, dave is new and broken.
+    let mut carol = at(bob.address());
+    carol["hosts"] = json!(["www.alice.org"]);
+    let broken = registry(json!({
+        "alice": { "address": alice.address().to_string(), "hosts": "www.alice.org" },
+        "bob": at(bob.address()), "carol": carol, "dave": {},
+    }));
+    router.save(&broken);
+    let parts = [
+        "$.cells.alice.hosts: a text stands",
+        "its last good version serves on",
+    ];
+    let event = told(&router, &parts).await;
+    assert_eq!(
+        (&event["cell"], &event["kept"]),
+        (&json!("alice"), &json!(true))
+    );
+    told(
+        &router,
+        &[
+            "$.cells.carol.hosts[0]",
+            "belongs to cell \"alice\"",
+            "left out",
+        ],
+    )
+    .await;
+    told(&router, &["$.cells.dave: ", "left out"]).await;
+    let loaded = said(&router, LOADED).await;
+    assert_eq!(
+        (&loaded["cells"], &loaded["flagged"]),
+        (&json!(2), &json!(3))
+    );
+    for (host, cell) in [
+        ("www.alice.org", "alice"),
+        (HOST, "alice"),
+        ("bob.example.com", "bob"),
+    ] {
+        let answer = client::get(router.addr(), host, "/whoami").await.unwrap();
+        assert_eq!(answer.json()["cell"], cell, "{host}");
+    }
+    for host in ["carol.example.com", "dave.example.com"] {
+        assert_eq!(status(&router, host).await, StatusCode::NOT_FOUND, "{host}");
+    }
+
+    // It stays flagged until it is mended, and then is as written.
+    router.hang_up();
+    assert_eq!(said(&router, LOADED).await["flagged"], 3);
+    router.save(&registry(json!({ "alice": at(bob.address()) })));
+    assert_eq!(said(&router, LOADED).await["flagged"], 0);
+    assert_eq!(
+        status(&router, "www.alice.org").await,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(status(&router, HOST).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_gone_is_one_cells_trouble() {
+    let cell = ScriptedCell::listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("alice");
+    std::fs::write(&path, "secret").unwrap();
+    let mut alice = at(cell.addr());
+    alice["secret"] = json!({ "file": path });
+    alice["identity"] = json!("none");
+    let bob = at(cell.addr());
+    let router = router(json!({ "alice": alice })).await;
+    std::fs::remove_file(&path).unwrap();
+    router.save(&registry(json!({ "alice": alice, "bob": bob })));
+    told(&router, &["$.cells.alice.secret", "serves on"]).await;
+    assert_eq!(cells_of(&router).await, 2);
+    for (host, signed) in [(HOST, true), ("bob.example.com", false)] {
+        let answered = tokio::spawn(client::get(router.addr(), host, "/"));
+        let (mut upstream, head) = cell.request().await;
+        assert_eq!(
+            head.to_ascii_lowercase().contains("cell-signature"),
+            signed,
+            "{head}"
+        );
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        upstream.write(answer).await.unwrap();
+        assert_eq!(answered.await.unwrap().unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_unplugs_many_cells_waits_for_a_word() {
+    let cells = |count: usize| -> Value {
+        let cell = at(([127, 0, 0, 1], 1).into());
+        let cells = (0..count).map(|number| (format!("c{number}"), cell.clone()));
+        cells.collect::<serde_json::Map<_, _>>().into()
+    };
+    let router = router(cells(40)).await;
+    router.save(&registry(cells(31)));
+    assert_eq!(cells_of(&router).await, 31);
+    let held_back = async |count| {
+        router.save(&registry(cells(count)));
+        told(&router, &["unplugs", "of 31 cells (c", "kill -HUP"]).await;
+    };
+    held_back(21).await;
+    assert_eq!(
+        status(&router, "c30.example.com").await,
+        StatusCode::BAD_GATEWAY
+    );
+    // The word is for what was held back, not for what comes after it.
+    held_back(20).await;
+    router.save(&registry(cells(31)));
+    assert_eq!(cells_of(&router).await, 31);
+    held_back(20).await;
+    router.hang_up();
+    assert_eq!(cells_of(&router).await, 20);
+    assert_eq!(
+        status(&router, "c30.example.com").await,
+        StatusCode::NOT_FOUND
+    );
+
+    let all = Router::start(options(cells(40)).args(["--max-unplug-percent", "100"])).await;
+    all.save(&registry(json!({})));
+    assert_eq!(cells_of(&all).await, 0);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::reload::LoadError;
+use super::load::LoadError;
 use crate::registry::Registry;
 
 /// Reads a file without the secrets that it names: those are where the router runs.

@@ -3,6 +3,8 @@
 pub mod certificates;
 pub mod check;
 pub mod explain;
+pub mod load;
 mod look;
 pub mod reload;
 pub mod stop;
+pub mod unplug;

@@ -1,10 +1,6 @@
-//! From the registry file to a snapshot, at start and whenever the file changes.
+//! The registry file under a running router: followed, and put in force when it changes.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::fs;
-use std::hash::Hash;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,158 +8,70 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::load::{LoadError, load};
 use super::look::{Seen, look};
+use super::unplug::{self, Unplugged};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
-use crate::live::trust::Trust;
-use crate::registry::{Cell, Problem, Registry, SecretSource, TrustSource};
-use crate::wire::signature::Keys;
+use crate::registry::Version;
 
 /// How often the file is looked at. A look is one `stat`; it sees every way in which editors save (in place, by a
 /// rename, by a link that is pointed elsewhere) on every file system, which notifications do not.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Why a file gives no snapshot.
+/// Why a file is not put in force.
 #[derive(Debug)]
-pub enum LoadError {
-    /// It cannot be read.
-    Unreadable(io::Error),
-    /// It is no valid registry.
-    Invalid(Vec<Problem>),
-    /// Secrets or certificates that it names cannot be had; one text for each.
-    Named(Vec<String>),
+enum Refused {
+    /// It cannot be used.
+    Load(LoadError),
+    /// It would unplug more cells than may go without a word.
+    Unplugs(Unplugged, Version),
 }
 
-impl LoadError {
-    /// One line for each problem, with the file's name.
-    pub fn lines(&self, file: &Path) -> Vec<String> {
-        let file = file.display().to_string();
+impl Refused {
+    fn lines(&self, file: &Path) -> Vec<String> {
         match self {
-            Self::Unreadable(error) => vec![format!(
-                "{file}: {error}; check the path and the permissions"
+            Self::Load(error) => error.lines(file),
+            Self::Unplugs(unplugged, version) => vec![format!(
+                "{}: this edit unplugs {unplugged}; if that is meant, confirm it: kill -HUP {}; what may go without is --max-unplug-percent (the file is version {version})",
+                file.display(),
+                std::process::id(),
             )],
-            Self::Invalid(problems) => problems
-                .iter()
-                .map(|problem| problem.in_file(&file).to_string())
-                .collect(),
-            Self::Named(missing) => missing
-                .iter()
-                .map(|missing| format!("{file}: {missing}"))
-                .collect(),
         }
     }
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines(Path::new("registry")).join("\n"))
-    }
-}
-
-impl std::error::Error for LoadError {}
-
-/// Reads the file, and the secrets and certificates it names: relative paths are meant from its folder. `variable` reads
-/// the environment.
-///
-/// # Errors
-/// `LoadError`, with all problems at once.
-pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Snapshot, LoadError> {
-    let text = fs::read(file).map_err(LoadError::Unreadable)?;
-    let registry = Registry::parse(&text).map_err(LoadError::Invalid)?;
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let mut missing = Vec::new();
-    let mut miss = |cell: &Cell, key: &str, why: String| {
-        missing.push(format!("$.cells.{}.{key}: {why}", cell.name.as_str()));
-    };
-    let (mut keys, mut trust) = (HashMap::new(), HashMap::new());
-    for cell in registry.cells() {
-        if let Some(source) = &cell.secret
-            && let Err(why) = once(&mut keys, source, || secret(source, folder, &variable))
-        {
-            miss(cell, "secret", why);
-        }
-        if let Some(source) = cell.tls.as_ref().map(|tls| &tls.trust)
-            && let Err(why) = once(&mut trust, source, || judge(source, folder))
-        {
-            miss(cell, "tls", why);
-        }
-    }
-    if missing.is_empty() {
-        Ok(Snapshot {
-            registry,
-            keys,
-            trust,
-        })
-    } else {
-        Err(LoadError::Named(missing))
-    }
-}
-
-/// Reads what `source` names, unless it has been read already.
-fn once<S: Clone + Eq + Hash, T>(
-    read: &mut HashMap<S, Arc<T>>,
-    source: &S,
-    how: impl FnOnce() -> Result<T, String>,
-) -> Result<(), String> {
-    if !read.contains_key(source) {
-        read.insert(source.clone(), Arc::new(how()?));
-    }
-    Ok(())
-}
-
-fn secret(
-    source: &SecretSource,
-    folder: &Path,
-    variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Keys, String> {
-    let (named, text) = match source {
-        SecretSource::Env(name) => {
-            let named = format!("the environment variable {name}");
-            let text = variable(name)
-                .ok_or_else(|| format!("{named} is not set; set it and start the router anew"))?;
-            (named, text)
-        }
-        SecretSource::File(path) => {
-            let named = format!("the file {path}");
-            let text = fs::read_to_string(folder.join(path))
-                .map_err(|error| format!("{named}: {error}"))?;
-            (named, text)
-        }
-    };
-    Keys::parse(&text).map_err(|none| format!("{named}: {none}"))
-}
-
-fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, String> {
-    match source {
-        TrustSource::Authorities(path) => fs::read(folder.join(path))
-            .map_err(|error| error.to_string())
-            .and_then(|pem| Trust::authorities(&pem))
-            .map_err(|why| format!("the file {path}: {why}")),
-        TrustSource::Key(pin) => Trust::key(*pin),
-    }
-}
-
-/// The registry file, and the state of it that was loaded last.
+/// The registry file, and the state of it that was looked at last.
 #[derive(Debug)]
 pub struct Source {
     file: PathBuf,
     loaded: Option<Seen>,
+    max_unplug_percent: u32,
+    /// What was refused because of the cells that it unplugs.
+    to_be_confirmed: Option<Version>,
 }
 
 impl Source {
-    /// Loads the file for the first time.
+    /// Loads the file for the first time. `max_unplug_percent` of the cells may later go without a word.
     ///
     /// # Errors
-    /// As [`load`].
-    pub fn open(file: PathBuf) -> Result<(Self, Snapshot), LoadError> {
+    /// `LoadError`, with all problems at once.
+    pub fn open(file: PathBuf, max_unplug_percent: u32) -> Result<(Self, Snapshot), LoadError> {
         // Looked at before it is read: a save that falls in between is seen as one.
         let loaded = look(&file);
-        let snapshot = load(&file, |name| std::env::var(name).ok())?;
-        Ok((Self { file, loaded }, snapshot))
+        let snapshot = read(&file, None)?;
+        let source = Self {
+            file,
+            loaded,
+            max_unplug_percent,
+            to_be_confirmed: None,
+        };
+        Ok((source, snapshot))
     }
 
     /// Follows the file for ever: loads it when it has changed and come to rest, and on SIGHUP whether it has or not. What
-    /// is broken is reported and changes nothing. `hangup` is that signal.
+    /// is broken is reported and changes nothing. `hangup` is that signal; it also confirms what was just refused for the
+    /// cells that it unplugs.
     pub async fn follow(
         mut self,
         publisher: &Publisher,
@@ -186,35 +94,77 @@ impl Source {
                 continue;
             }
             self.loaded = now;
-            reload(&self.file, publisher, cells).await;
+            let confirmed = self.to_be_confirmed.take().filter(|_| asked);
+            self.reload(publisher, cells, confirmed).await;
+        }
+    }
+
+    async fn reload(&mut self, publisher: &Publisher, cells: &Cells, confirmed: Option<Version>) {
+        let began = Instant::now();
+        let (file, last, most) = (
+            self.file.clone(),
+            publisher.current(),
+            self.max_unplug_percent,
+        );
+        // Parsing a large file takes a while; nothing else of this thread has to wait for it.
+        let loading = tokio::task::spawn_blocking(move || prepare(&file, &last, confirmed, most));
+        let refused = match loading.await {
+            Ok(Ok(snapshot)) => {
+                publisher.publish(snapshot);
+                let current = publisher.current();
+                cells.retain(|name| current.registry.cell(name.as_str()).is_some());
+                return report(&self.file, &current, began);
+            }
+            Ok(Err(refused)) => refused,
+            Err(panicked) => {
+                tracing::error!(%panicked, "registry refused: the last good one serves on");
+                return;
+            }
+        };
+        let problems = refused.lines(&self.file);
+        tracing::error!(registry = %self.file.display(), problems = problems.len(), "registry refused: the last good one serves on");
+        for problem in problems {
+            tracing::error!("{problem}");
+        }
+        if let Refused::Unplugs(_, version) = refused {
+            self.to_be_confirmed = Some(version);
         }
     }
 }
 
-async fn reload(file: &Path, publisher: &Publisher, cells: &Cells) {
-    let began = Instant::now();
-    let owned = file.to_owned();
-    // Parsing a large file takes a while; nothing else of this thread has to wait for it.
-    let loading =
-        tokio::task::spawn_blocking(move || load(&owned, |name| std::env::var(name).ok()));
-    match loading.await {
-        Ok(Ok(snapshot)) => {
-            let count = snapshot.registry.len();
-            publisher.publish(snapshot);
-            let current = publisher.subscribe();
-            cells.retain(|name| current.borrow().registry.cell(name.as_str()).is_some());
-            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(registry = %file.display(), cells = count, took_ms = took, "registry loaded");
+fn read(file: &Path, last: Option<&Snapshot>) -> Result<Snapshot, LoadError> {
+    let text = fs::read(file).map_err(LoadError::Unreadable)?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    load(&text, folder, last, |name| std::env::var(name).ok())
+}
+
+fn prepare(
+    file: &Path,
+    last: &Arc<Snapshot>,
+    confirmed: Option<Version>,
+    most: u32,
+) -> Result<Snapshot, Refused> {
+    let next = read(file, Some(last)).map_err(Refused::Load)?;
+    match unplug::unplugged(&last.registry, &next.registry) {
+        unplugged if confirmed != Some(next.version) && unplugged.is_over(most) => {
+            Err(Refused::Unplugs(unplugged, next.version))
         }
-        Ok(Err(error)) => {
-            let problems = error.lines(file);
-            tracing::error!(registry = %file.display(), problems = problems.len(), "registry refused: the last good one serves on");
-            for problem in problems {
-                tracing::error!("{problem}");
-            }
-        }
-        Err(panicked) => {
-            tracing::error!(%panicked, "registry refused: the last good one serves on")
+        _ => Ok(next),
+    }
+}
+
+fn report(file: &Path, snapshot: &Snapshot, began: Instant) {
+    let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    for flag in &snapshot.flags {
+        let now = if flag.kept {
+            "its last good version serves on"
+        } else {
+            "it has no good version, and is left out"
+        };
+        for problem in &flag.problems {
+            let place = problem.in_file(&file.display().to_string()).to_string();
+            tracing::error!(cell = flag.cell, kept = flag.kept, "{place}; {now}");
         }
     }
+    tracing::info!(registry = %file.display(), version = %snapshot.version, cells = snapshot.registry.len(), flagged = snapshot.flags.len(), took_ms = took, "registry loaded");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::trust::Trust;
-use crate::registry::{Cell, Registry, SecretSource, TrustSource};
+use crate::registry::{Cell, Flag, Registry, SecretSource, TrustSource, Version};
 use crate::wire::signature::Keys;
 
 /// One version of everything the operator wrote.
@@ -15,6 +15,10 @@ use crate::wire::signature::Keys;
 pub struct Snapshot {
     /// The registry.
     pub registry: Registry,
+    /// The text that it was read from.
+    pub version: Version,
+    /// Entries of that text which are not in force as they are written.
+    pub flags: Vec<Flag>,
     /// The keys from each place that an entry names.
     pub keys: HashMap<SecretSource, Arc<Keys>>,
     /// What is asked of certificates, by what an entry says of it.
@@ -46,6 +50,11 @@ impl Publisher {
     /// Puts a new version in force. Every worker uses it for the next decision it takes after hearing of it.
     pub fn publish(&self, next: Snapshot) {
         self.0.send_replace(Arc::new(next));
+    }
+
+    /// The version in force.
+    pub fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.borrow())
     }
 
     /// For one worker.
