@@ -15,6 +15,7 @@
 //! otherwise a host in one entry would take the place, and the cookies, of a tenant who comes later.
 
 mod cell;
+pub mod edit;
 mod fields;
 mod host;
 mod index;
