@@ -7,4 +7,5 @@ pub mod load;
 mod look;
 pub mod reload;
 pub mod stop;
+pub mod store;
 pub mod unplug;

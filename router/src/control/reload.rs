@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::load::{LoadError, load};
 use super::look::{Seen, look};
+use super::store::{Store, StoreError};
 use super::unplug::{self, Unplugged};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
@@ -33,7 +34,7 @@ impl Refused {
         match self {
             Self::Load(error) => error.lines(file),
             Self::Unplugs(unplugged, version) => vec![format!(
-                "{}: this edit unplugs {unplugged}; if that is meant, confirm it: kill -HUP {}; what may go without is --max-unplug-percent (the file is version {version})",
+                "{}: this edit unplugs {unplugged}; if that is meant, confirm it with kill -HUP {}; what may go without is --max-unplug-percent (the file is version {version})",
                 file.display(),
                 std::process::id(),
             )],
@@ -49,23 +50,41 @@ pub struct Source {
     max_unplug_percent: u32,
     /// What was refused because of the cells that it unplugs.
     to_be_confirmed: Option<Version>,
+    store: Store,
+    /// Whether it was said that the history cannot be written.
+    warned: bool,
 }
 
 impl Source {
-    /// Loads the file for the first time. `max_unplug_percent` of the cells may later go without a word.
+    /// Loads the file for the first time. Where it is not good as a whole, the last good version in its history, if there
+    /// is one, stands for what was in force before. `max_unplug_percent` of the cells may later go without a word.
     ///
     /// # Errors
     /// `LoadError`, with all problems at once.
     pub fn open(file: PathBuf, max_unplug_percent: u32) -> Result<(Self, Snapshot), LoadError> {
         // Looked at before it is read: a save that falls in between is seen as one.
         let loaded = look(&file);
-        let snapshot = read(&file, None)?;
-        let source = Self {
+        let began = Instant::now();
+        let text = fs::read(&file).map_err(LoadError::Unreadable)?;
+        let store = Store::new(&file);
+        let noticed = store.notice(Version::of(&text));
+        let snapshot = match load(&text, folder(&file), None, variable) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                let snapshot = beside_last_good(&store, &file, &text, &error).ok_or(error)?;
+                report(&file, &snapshot, began);
+                snapshot
+            }
+        };
+        let mut source = Self {
             file,
             loaded,
             max_unplug_percent,
             to_be_confirmed: None,
+            store,
+            warned: false,
         };
+        source.unrecorded(noticed.err());
         Ok((source, snapshot))
     }
 
@@ -107,49 +126,114 @@ impl Source {
             self.max_unplug_percent,
         );
         // Parsing a large file takes a while; nothing else of this thread has to wait for it.
-        let loading = tokio::task::spawn_blocking(move || prepare(&file, &last, confirmed, most));
-        let refused = match loading.await {
-            Ok(Ok(snapshot)) => {
-                publisher.publish(snapshot);
-                let current = publisher.current();
-                cells.retain(|name| current.registry.cell(name.as_str()).is_some());
-                return report(&self.file, &current, began);
-            }
-            Ok(Err(refused)) => refused,
+        let store = self.store.clone();
+        let loading =
+            tokio::task::spawn_blocking(move || prepare(&store, &file, &last, confirmed, most));
+        let prepared = match loading.await {
+            Ok(prepared) => prepared,
             Err(panicked) => {
                 tracing::error!(%panicked, "registry refused: the last good one serves on");
                 return;
             }
         };
-        let problems = refused.lines(&self.file);
-        tracing::error!(registry = %self.file.display(), problems = problems.len(), "registry refused: the last good one serves on");
-        for problem in problems {
-            tracing::error!("{problem}");
+        self.unrecorded(prepared.unrecorded);
+        match prepared.outcome {
+            Ok(snapshot) => {
+                publisher.publish(snapshot);
+                let current = publisher.current();
+                cells.retain(|name| current.registry.cell(name.as_str()).is_some());
+                report(&self.file, &current, began);
+            }
+            Err(refused) => {
+                refuse(&self.file, &refused.lines(&self.file));
+                if let Refused::Unplugs(_, version) = refused {
+                    self.to_be_confirmed = Some(version);
+                }
+            }
         }
-        if let Refused::Unplugs(_, version) = refused {
-            self.to_be_confirmed = Some(version);
+    }
+
+    /// Says once that the history is not complete.
+    fn unrecorded(&mut self, error: Option<StoreError>) {
+        if let Some(error) = error.filter(|_| !self.warned) {
+            self.warned = true;
+            tracing::warn!("{error}: what is edited by hand is not put on record");
         }
     }
 }
 
-fn read(file: &Path, last: Option<&Snapshot>) -> Result<Snapshot, LoadError> {
-    let text = fs::read(file).map_err(LoadError::Unreadable)?;
-    let folder = file.parent().unwrap_or(Path::new(""));
-    load(&text, folder, last, |name| std::env::var(name).ok())
+fn folder(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What was good last, and beside it what the file, which is not good as a whole, can change.
+fn beside_last_good(
+    store: &Store,
+    file: &Path,
+    text: &[u8],
+    error: &LoadError,
+) -> Option<Snapshot> {
+    let good = store.last_good()?;
+    let last = load(&good, folder(file), None, variable).ok()?;
+    match load(text, folder(file), Some(&last), variable) {
+        Ok(snapshot) => Some(snapshot),
+        Err(_) => {
+            refuse(file, &error.lines(file));
+            Some(last)
+        }
+    }
+}
+
+/// What was found of the file beside what it says.
+struct Prepared {
+    outcome: Result<Snapshot, Refused>,
+    /// Why what came by hand is not on record.
+    unrecorded: Option<StoreError>,
 }
 
 fn prepare(
+    store: &Store,
     file: &Path,
     last: &Arc<Snapshot>,
     confirmed: Option<Version>,
     most: u32,
-) -> Result<Snapshot, Refused> {
-    let next = read(file, Some(last)).map_err(Refused::Load)?;
-    match unplug::unplugged(&last.registry, &next.registry) {
-        unplugged if confirmed != Some(next.version) && unplugged.is_over(most) => {
-            Err(Refused::Unplugs(unplugged, next.version))
+) -> Prepared {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(error) => {
+            return Prepared {
+                outcome: Err(Refused::Load(LoadError::Unreadable(error))),
+                unrecorded: None,
+            };
         }
-        _ => Ok(next),
+    };
+    let version = Version::of(&text);
+    let noticed = store.notice(version);
+    let confirmed =
+        confirmed == Some(version) || noticed.as_ref().is_ok_and(|confirmed| *confirmed);
+    let outcome = match load(&text, folder(file), Some(last), variable) {
+        Ok(next) => match unplug::unplugged(&last.registry, &next.registry) {
+            unplugged if !confirmed && unplugged.is_over(most) => {
+                Err(Refused::Unplugs(unplugged, version))
+            }
+            _ => Ok(next),
+        },
+        Err(error) => Err(Refused::Load(error)),
+    };
+    Prepared {
+        outcome,
+        unrecorded: noticed.err(),
+    }
+}
+
+fn refuse(file: &Path, problems: &[String]) {
+    tracing::error!(registry = %file.display(), problems = problems.len(), "registry refused: the last good one serves on");
+    for problem in problems {
+        tracing::error!("{problem}");
     }
 }
 

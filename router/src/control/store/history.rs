@@ -1,0 +1,449 @@
+//! What was changed, when, by whom: one JSON object a line, in a file that only grows.
+//!
+//! A line holds the whole text or the difference to the line before it, so that every version can be had again. A line that
+//! was cut off while it was written counts for nothing, and is taken away by the next who writes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::record::rfc3339;
+use crate::registry::Version;
+
+/// After so many lines with differences comes one with the whole text.
+const WHOLE_EVERY: u32 = 100;
+
+/// How many changes a line lists.
+const LISTED: usize = 10;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When (RFC 3339, UTC): of an edit by hand, when the file was saved.
+    pub at: String,
+    /// Who: a name as the system told it, for people who trust each other.
+    pub who: String,
+    /// Through what: a command, or `by hand`.
+    pub through: String,
+    /// What changed, in the words of the registry.
+    pub what: Vec<String>,
+    /// The version after it.
+    #[serde(with = "as_text")]
+    pub version: Version,
+    /// The version before it, where that is on record.
+    #[serde(
+        default,
+        with = "as_text::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub of: Option<Version>,
+    /// Whether it was confirmed that many cells are unplugged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
+    #[serde(flatten)]
+    body: Body,
+}
+
+/// How the text can be had again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Body {
+    Whole {
+        text: Part,
+    },
+    Difference {
+        /// How many lines it is away from one with the whole text.
+        away: u32,
+        /// Where, in bytes.
+        from: usize,
+        /// How many bytes went.
+        removed: usize,
+        /// What came instead.
+        inserted: Part,
+    },
+}
+
+/// Part of a text, also of one that is not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Part {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::registry::Version;
+
+    pub(super) fn serialize<S: Serializer>(version: &Version, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(version)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Version, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+
+    pub(super) mod optional {
+        use serde::{Deserializer, Serializer};
+
+        use crate::registry::Version;
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            version: &Option<Version>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            match version {
+                Some(version) => to.collect_str(version),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'d, D: Deserializer<'d>>(
+            from: D,
+        ) -> Result<Option<Version>, D::Error> {
+            super::deserialize(from).map(Some)
+        }
+    }
+}
+
+impl Part {
+    fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes {
+                bytes: bytes.to_owned(),
+            },
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes { bytes } => bytes,
+        }
+    }
+}
+
+/// What is known of a change beside the text.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// When.
+    pub at: SystemTime,
+    /// Who.
+    pub who: String,
+    /// Through what.
+    pub through: String,
+    /// What changed; more than a few are counted only.
+    pub what: Vec<String>,
+    /// Whether it was confirmed that many cells are unplugged.
+    pub confirmed: bool,
+}
+
+impl Record {
+    /// The record of a step from `before`, whose own record is `last`, to `after`; with the whole text where there is none.
+    pub fn new(account: Account, after: &[u8], before: Option<(&Record, &[u8])>) -> Self {
+        let away = before.map_or(WHOLE_EVERY, |(last, _)| match last.body {
+            Body::Whole { .. } => 0,
+            Body::Difference { away, .. } => away,
+        });
+        let body = match before {
+            Some((_, before)) if away + 1 < WHOLE_EVERY => difference(before, after, away + 1),
+            _ => Body::Whole {
+                text: Part::of(after),
+            },
+        };
+        let mut what = account.what;
+        let more = what.len().saturating_sub(LISTED);
+        if more > 0 {
+            what.truncate(LISTED);
+            what.push(format!("and {more} more"));
+        }
+        Self {
+            at: rfc3339(account.at),
+            who: account.who,
+            through: account.through,
+            what,
+            version: Version::of(after),
+            of: before.map(|(last, _)| last.version),
+            confirmed: account.confirmed,
+            body,
+        }
+    }
+
+    /// The text after this, from the one before it.
+    fn text(&self, before: &[u8]) -> Option<Vec<u8>> {
+        let text = match &self.body {
+            Body::Whole { text } => text.bytes().to_owned(),
+            Body::Difference {
+                from,
+                removed,
+                inserted,
+                ..
+            } => {
+                let head = before.get(..*from)?;
+                let tail = before.get(from.checked_add(*removed)?..)?;
+                [head, inserted.bytes(), tail].concat()
+            }
+        };
+        (Version::of(&text) == self.version).then_some(text)
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.body, Body::Whole { .. })
+    }
+}
+
+fn difference(before: &[u8], after: &[u8], away: u32) -> Body {
+    let same = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
+        pairs.take_while(|(one, other)| one == other).count()
+    };
+    // No difference begins or ends within a character.
+    let inside = |byte: Option<&u8>| byte.is_some_and(|byte| byte & 0xC0 == 0x80);
+    let mut head = same(&mut before.iter().zip(after));
+    while head > 0 && (inside(before.get(head)) || inside(after.get(head))) {
+        head -= 1;
+    }
+    let mut tail = same(&mut before[head..].iter().rev().zip(after[head..].iter().rev()));
+    while tail > 0 && inside(before.get(before.len() - tail)) {
+        tail -= 1;
+    }
+    Body::Difference {
+        away,
+        from: head,
+        removed: before.len() - head - tail,
+        inserted: Part::of(&after[head..after.len() - tail]),
+    }
+}
+
+/// All records of a history, oldest first; none where there is no file.
+///
+/// # Errors
+/// Those of the system, and a line that is no record, by its number.
+pub fn records(path: &Path) -> io::Result<Vec<Record>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    whole_lines(&text)
+}
+
+fn whole_lines(text: &[u8]) -> io::Result<Vec<Record>> {
+    let end = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    let lines = text[..end]
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate();
+    let read = |(number, line): (usize, &[u8])| {
+        serde_json::from_slice(line)
+            .map_err(|error| io::Error::other(format!("line {} is no record: {error}", number + 1)))
+    };
+    lines.map(read).collect()
+}
+
+/// The text after the record of this number; none where the history does not hold together there.
+pub fn text_at(records: &[Record], number: usize) -> Option<Vec<u8>> {
+    let whole = records[..=number].iter().rposition(Record::is_whole)?;
+    let mut steps = records[whole..=number].iter();
+    let first = steps.next()?.text(b"")?;
+    steps.try_fold(first, |text, record| record.text(&text))
+}
+
+/// A history that nobody else writes to as long as this lasts.
+#[derive(Debug)]
+pub struct History {
+    file: File,
+}
+
+impl History {
+    /// Waits until nobody else writes, and then is the only one who does.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn lock(path: &Path) -> io::Result<Self> {
+        let is_new = !path.exists();
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).read(true).open(path)?;
+        file.lock()?;
+        if is_new && let Some(folder) = path.parent() {
+            super::sync_folder(folder)?;
+        }
+        let mut history = Self { file };
+        history.mend()?;
+        Ok(history)
+    }
+
+    /// Takes away what was cut off while it was written.
+    fn mend(&mut self) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        let mut back = 4096;
+        loop {
+            let tail = self.tail(back)?;
+            if tail.last().is_none_or(|byte| *byte == b'\n') {
+                return Ok(());
+            }
+            let end = tail.iter().rposition(|byte| *byte == b'\n');
+            if end.is_some() || back >= length {
+                let cut = tail.len() - end.map_or(0, |end| end + 1);
+                return self.file.set_len(length - cut as u64);
+            }
+            back *= 16;
+        }
+    }
+
+    /// The last so many bytes.
+    fn tail(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
+        let length = self.file.metadata()?.len();
+        self.file
+            .seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut tail = Vec::new();
+        self.file.read_to_end(&mut tail)?;
+        Ok(tail)
+    }
+
+    /// The last records, oldest first, from where `enough` of them are read.
+    fn last_records(&mut self, enough: impl Fn(&[Record]) -> bool) -> io::Result<Vec<Record>> {
+        let length = self.file.metadata()?.len();
+        let mut back = 4096;
+        loop {
+            let tail = self.tail(back)?;
+            let all = back >= length;
+            // The first line may be half a one.
+            let start = if all {
+                0
+            } else {
+                tail.iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(tail.len(), |end| end + 1)
+            };
+            let records = whole_lines(&tail[start..])?;
+            if all || enough(&records) {
+                return Ok(records);
+            }
+            back *= 16;
+        }
+    }
+
+    /// The last record.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn last(&mut self) -> io::Result<Option<Record>> {
+        let records = self.last_records(|records| !records.is_empty())?;
+        Ok(records.into_iter().next_back())
+    }
+
+    /// The text after the last record; none where the history does not hold together.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn last_text(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let records = self.last_records(|records| records.iter().any(Record::is_whole))?;
+        let last = records.len().checked_sub(1);
+        Ok(last.and_then(|last| text_at(&records, last)))
+    }
+
+    /// Adds a record; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(what: &[&str]) -> Account {
+        Account {
+            at: SystemTime::UNIX_EPOCH,
+            who: "alice".to_owned(),
+            through: "cell set".to_owned(),
+            what: what.iter().map(|what| (*what).to_owned()).collect(),
+            confirmed: false,
+        }
+    }
+
+    /// Records of these texts, one after the other.
+    fn chain(texts: &[Vec<u8>]) -> Vec<Record> {
+        let mut records: Vec<Record> = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let before = records
+                .last()
+                .map(|last| (last, texts[index - 1].as_slice()));
+            let record = Record::new(account(&["x"]), text, before);
+            records.push(record);
+        }
+        records
+    }
+
+    #[test]
+    fn every_text_of_a_chain_can_be_had_again() {
+        let texts: Vec<Vec<u8>> = ["", "abc", "abXc", "abXc", "é", "è", "éè", "", "zé"]
+            .iter()
+            .map(|text| text.as_bytes().to_owned())
+            .chain([vec![0xff, 0xfe], vec![0xff], b"a".to_vec()])
+            .chain((0..250).map(|number| format!("{{{number}}}").into_bytes()))
+            .collect();
+        let records = chain(&texts);
+        for (number, text) in texts.iter().enumerate() {
+            assert_eq!(text_at(&records, number).as_ref(), Some(text), "{number}");
+            let line = serde_json::to_string(&records[number]).unwrap();
+            assert!(!line.contains('\n'));
+            assert_eq!(
+                serde_json::from_str::<Record>(&line).unwrap(),
+                records[number]
+            );
+        }
+        let whole = records.iter().filter(|record| record.is_whole()).count();
+        assert_eq!(whole, texts.len().div_ceil(WHOLE_EVERY as usize));
+    }
+
+    #[test]
+    fn a_history_that_does_not_hold_together_gives_no_text() {
+        let mut records = chain(&[b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+        records.remove(1);
+        assert_eq!(text_at(&records, 1), None);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_taken_away() {
+        let records = chain(&[b"one".to_vec(), b"two".to_vec()]);
+        let folder =
+            std::env::temp_dir().join(format!("cell-router-history-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("history.jsonl");
+        let line = |record| serde_json::to_string(record).unwrap() + "\n";
+        for cut in [0, 1, 50, 10_000] {
+            let half = "x".repeat(cut);
+            std::fs::write(&path, line(&records[0]) + &half).unwrap();
+            let mut history = History::lock(&path).unwrap();
+            assert_eq!(history.last().unwrap().as_ref(), Some(&records[0]));
+            history.append(&records[1]).unwrap();
+            assert_eq!(history.last_text().unwrap().as_deref(), Some(&b"two"[..]));
+            drop(history);
+            assert_eq!(super::records(&path).unwrap(), records);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_record_lists_a_few_changes_and_when() {
+        let record = Record::new(account(&["x"; 12]), b"", None);
+        assert_eq!(record.what.len(), 11);
+        assert_eq!(record.what[10], "and 2 more");
+        assert_eq!(record.at, "1970-01-01T00:00:00.000Z");
+    }
+}
