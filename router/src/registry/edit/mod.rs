@@ -8,6 +8,7 @@ mod splice;
 mod style;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 
 pub use self::change::{Change, changes};
 use self::splice::{Fault, insert, remove, rename, set};
+pub use self::value::value_for;
 use super::cell::Admission;
 use super::index::Registry;
 use super::json;
@@ -46,6 +48,24 @@ pub enum Operation {
         cell: CellName,
         /// The way to the key, at least one.
         keys: Vec<String>,
+    },
+    /// Puts items at the end of a list of a cell's entry.
+    Append {
+        /// The cell.
+        cell: CellName,
+        /// The way to the list, which is made if it is not there.
+        keys: Vec<String>,
+        /// The items, as a list.
+        items: String,
+    },
+    /// Takes items out of a list of a cell's entry, or out of a list's objects those with such a prefix.
+    Discard {
+        /// The cell.
+        cell: CellName,
+        /// The way to the list.
+        keys: Vec<String>,
+        /// The items, as a list.
+        items: String,
     },
     /// Sets a cell's state; where that is what the defaults say, by taking the key out.
     State {
@@ -86,6 +106,8 @@ pub enum EditError {
     CellExists(CellName),
     /// The entry has no such key.
     NoSuchKey(String),
+    /// A list has no such item.
+    NoSuchItem(String),
     /// The key leads into what is no object.
     NoObject(String),
     /// A value is no JSON.
@@ -109,6 +131,7 @@ impl fmt::Display for EditError {
             Self::NoSuchCell(cell) => write!(f, "there is no cell \"{cell}\""),
             Self::CellExists(cell) => write!(f, "there is a cell \"{cell}\" already"),
             Self::NoSuchKey(key) => write!(f, "there is no key {}", quoted(key)),
+            Self::NoSuchItem(item) => write!(f, "the list has no item {item}"),
             Self::NoObject(key) => write!(f, "{} is no object that a key could be in", quoted(key)),
             Self::BadValue(value) => write!(f, "{} is no JSON value", quoted(value)),
             Self::Invalid(problems) => write!(
@@ -192,6 +215,31 @@ fn step(text: &str, operation: &Operation) -> Result<String, EditError> {
             let path = path(text, cell, keys)?;
             remove(text, &path).map_err(|fault| at(fault, &keys.join(".")))
         }
+        Operation::Append { cell, keys, items } => {
+            let path = path(text, cell, keys)?;
+            let mut all = items_of(splice::find(text, &path).unwrap_or("[]"))?;
+            all.extend(items_of(value(items)?)?);
+            let list = format!("[{}]", all.join(", "));
+            set(text, &path, &list).map_err(|fault| at(fault, &keys.join(".")))
+        }
+        Operation::Discard { cell, keys, items } => {
+            let path = path(text, cell, keys)?;
+            let mut left = items_of(splice::find(text, &path).unwrap_or("[]"))?;
+            for item in items_of(value(items)?)? {
+                let before = left.len();
+                left.retain(|there| !is_item(there, item));
+                if left.len() == before {
+                    return Err(EditError::NoSuchItem(item.to_owned()));
+                }
+            }
+            let list = format!("[{}]", left.join(", "));
+            let done = if left.is_empty() {
+                remove(text, &path)
+            } else {
+                set(text, &path, &list)
+            };
+            done.map_err(|fault| at(fault, &keys.join(".")))
+        }
         Operation::State { cell, state } => set_state(text, cell, *state),
         Operation::Rename { from, to } => rename_cell(text, from, to),
         Operation::Remove { cell } => {
@@ -199,6 +247,22 @@ fn step(text: &str, operation: &Operation) -> Result<String, EditError> {
         }
         Operation::Replace { text } => Ok(String::from_utf8_lossy(text).into_owned()),
         Operation::Format => Ok(style::format(text)),
+    }
+}
+
+/// The items of a list as written.
+fn items_of(list: &str) -> Result<Vec<&str>, EditError> {
+    let mut items = Vec::new();
+    json::items(list, |item| items.push(item)).map_err(|_| EditError::BadValue(list.to_owned()))?;
+    Ok(items)
+}
+
+/// Whether an item of a list is the one that is meant: the same value, or an object with it as its prefix.
+fn is_item(there: &str, meant: &str) -> bool {
+    let read = |json: &str| serde_json::from_str::<serde_json::Value>(json).ok();
+    match (read(there), read(meant)) {
+        (Some(there), Some(meant)) => there == meant || there.get("prefix") == Some(&meant),
+        _ => false,
     }
 }
 
@@ -265,6 +329,12 @@ impl fmt::Display for Operation {
                 write!(f, "set {cell}.{} to {value}", keys.join("."))
             }
             Self::Unset { cell, keys } => write!(f, "take {cell}.{} out", keys.join(".")),
+            Self::Append { cell, keys, items } => {
+                write!(f, "add {items} to {cell}.{}", keys.join("."))
+            }
+            Self::Discard { cell, keys, items } => {
+                write!(f, "take {items} out of {cell}.{}", keys.join("."))
+            }
             Self::State { cell, state } => write!(f, "make {cell} {}", state.as_str()),
             Self::Rename { from, to } => write!(f, "rename {from} to {to}"),
             Self::Remove { cell } => write!(f, "remove {cell}"),

@@ -34,7 +34,7 @@ fn position(members: &[Member<'_>], name: &str) -> Option<usize> {
 }
 
 /// The value at the end of a path.
-fn find<'t>(text: &'t str, path: &[&str]) -> Option<&'t str> {
+pub(super) fn find<'t>(text: &'t str, path: &[&str]) -> Option<&'t str> {
     path.iter().try_fold(text.trim(), |object, name| {
         let members = members(object)?;
         Some(members[position(&members, name)?].value)

@@ -95,6 +95,32 @@ edits! {
 }
 
 #[test]
+fn items_are_put_into_lists_and_taken_out_again() {
+    let list = |append: bool, items: &str| {
+        let (cell, keys, items) = (name("a"), keys("hosts"), items.to_owned());
+        if append {
+            Operation::Append { cell, keys, items }
+        } else {
+            Operation::Discard { cell, keys, items }
+        }
+    };
+    let one = edited(HAND, list(true, r#"["x.org"]"#));
+    assert_eq!(
+        one,
+        HAND.replace("\"active\" }", "\"active\", \"hosts\": [\"x.org\"] }")
+    );
+    let three = edited(&one, list(true, r#"["y.org","z.org"]"#));
+    assert_eq!(
+        three,
+        one.replace("[\"x.org\"]", "[\"x.org\", \"y.org\", \"z.org\"]")
+    );
+    assert_eq!(edited(&three, list(false, r#"["z.org", "y.org"]"#)), one);
+    assert_eq!(edited(&one, list(false, r#"["x.org"]"#)), HAND);
+    let missing = apply(one.as_bytes(), &[list(false, r#"["y.org"]"#)]);
+    assert_eq!(missing, Err(EditError::NoSuchItem("\"y.org\"".to_owned())));
+}
+
+#[test]
 fn formatting_twice_is_formatting_once() {
     let long = format!(
         r#"{{"version":1,"cells":{{"a":{{"address":"h:1","ready_path":"/{}"}}}}}}"#,
