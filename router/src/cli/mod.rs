@@ -1,22 +1,32 @@
-//! The commands.
+//! The commands. Exit codes: 0 done, 1 not done or a difference found, 2 a command line that is none, 3 a conflict with
+//! somebody else's edit, 4 a confirmation is wanted, 5 no such cell or version.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+mod cell;
+mod check;
+mod editing;
+mod explain;
+mod failure;
+mod listing;
+mod output;
+mod registry;
+mod serve;
+mod simulate;
+
 use std::process::ExitCode;
-use std::time::Duration;
 
-use cell_router::config::{Config, FlyPlace, LogFormat, Place, REPLAY_MAX_BYTES, Settings};
-use cell_router::control::check;
-use cell_router::control::explain::{self, Question};
-use cell_router::decision::{BodyLength, CellState};
-use cell_router::registry;
-use clap::{Args, Parser, Subcommand};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use tracing_subscriber::EnvFilter;
+use cell_router::config::Settings;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use self::failure::Failure;
+use self::output::print;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 not done or a difference found, 2 wrong command line, 3 somebody else has \
+                          edited, 4 confirm it, 5 no such cell or version.";
 
 /// The front door for applications that give every tenant a machine of its own.
 #[derive(Debug, Parser)]
-#[command(name = "cell-router", version, about, max_term_width = 100)]
+#[command(name = "cell-router", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,159 +36,79 @@ struct Cli {
 enum Command {
     /// Serve requests.
     Serve(Box<Settings>),
+    /// List, show and edit cells.
+    #[command(subcommand)]
+    Cell(cell::Command),
+    /// Edit the registry as a whole, and its history.
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Check a registry file: all problems at once, each at its place. Exit code 1 if there is any.
-    Check(Check),
+    Check(check::Check),
     /// Say where a request would go and why, by the same decision that the router takes.
-    Explain(Box<Explain>),
+    Explain(Box<explain::Explain>),
+    /// Say which requests of an access log would go elsewhere by a draft of the registry. Exit code 1 if any would.
+    Simulate(simulate::Simulate),
     /// Print the registry's JSON Schema.
     Schema,
+    /// Print a script that completes commands in a shell.
+    Completions(Completions),
 }
 
 #[derive(Debug, Args)]
-struct Check {
-    /// The registry file.
-    #[arg(env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
-    file: PathBuf,
+struct Completions {
+    /// The shell.
+    shell: Shell,
 }
 
-#[derive(Debug, Args)]
-struct Explain {
-    /// The method, such as GET.
-    method: Method,
-    /// The whole URL, such as http://alice.example.com/posts?page=2.
-    url: Uri,
-    /// The registry file.
-    #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
-    registry: PathBuf,
-    /// The body's length in bytes.
-    #[arg(long, value_name = "N", conflicts_with = "chunked")]
-    body_bytes: Option<u64>,
-    /// The body's length is unknown: chunked, or HTTP/2 without a content-length.
-    #[arg(long)]
-    chunked: bool,
-    /// A header line, as curl takes it; may be given more than once.
-    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = explain::header_line)]
-    header: Vec<(HeaderName, HeaderValue)>,
-    /// As if the cell's machine were asleep.
-    #[arg(long)]
-    asleep: bool,
-    /// As if the cell's breaker kept requests from it for so many seconds more.
-    #[arg(long, value_name = "N")]
-    breaker_open_s: Option<u64>,
-    /// As if the router ran on Fly.io and the request came through its edge (known from FLY_MACHINE_ID otherwise).
-    #[arg(long)]
-    on_fly: bool,
-    /// As if requests by plain HTTP were redirected to https.
-    #[arg(long, env = "CELL_ROUTER_HTTPS_REDIRECT", value_parser = clap::builder::FalseyValueParser::new())]
-    https_redirect: bool,
-    /// The largest body in bytes that is answered with a replay.
-    #[arg(long, env = "CELL_ROUTER_REPLAY_MAX_BYTES", default_value_t = REPLAY_MAX_BYTES)]
-    replay_max_bytes: u64,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+impl Command {
+    /// Whether programs read what is said.
+    fn json(&self) -> bool {
+        match self {
+            Self::Cell(command) => command.json(),
+            Self::Registry(command) => command.json(),
+            Self::Explain(arguments) => arguments.json,
+            Self::Simulate(arguments) => arguments.json,
+            Self::Serve(_) | Self::Check(_) | Self::Schema | Self::Completions(_) => false,
+        }
+    }
 }
 
 pub(crate) fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Serve(settings) => serve(*settings),
-        Command::Check(arguments) => check(&arguments),
-        Command::Explain(arguments) => explain(*arguments),
-        Command::Schema => print(&registry::schema()),
+    let command = Cli::parse().command;
+    let json = command.json();
+    let outcome = match command {
+        Command::Serve(settings) => serve::serve(*settings),
+        Command::Cell(command) => cell::run(command),
+        Command::Registry(command) => registry::run(command),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Explain(arguments) => explain::explain(*arguments),
+        Command::Simulate(arguments) => simulate::simulate(&arguments),
+        Command::Schema => print(&cell_router::registry::schema()),
+        Command::Completions(arguments) => completions(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => failure.tell(json),
     }
 }
 
-fn place() -> Place {
-    Place::from_env(|name| std::env::var(name).ok())
+fn completions(arguments: &Completions) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        arguments.shell,
+        &mut Cli::command(),
+        "cell-router",
+        &mut script,
+    );
+    print(&String::from_utf8_lossy(&script))
 }
 
-fn serve(settings: Settings) -> Result<(), String> {
-    let config = settings.into_config(place(), std::io::stdout().is_terminal());
-    log_to_stderr(&config);
-    cell_router::run(config).map_err(|error| error.to_string())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn log_to_stderr(config: &Config) {
-    let filter = EnvFilter::try_from_env("CELL_ROUTER_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,hickory_resolver=error,hickory_net=error"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-    }
-}
-
-fn check(arguments: &Check) -> Result<(), String> {
-    let file = &arguments.file;
-    let registry = check::check(file).map_err(|error| {
-        let lines = error.lines(file);
-        let plural = if lines.len() == 1 {
-            "problem"
-        } else {
-            "problems"
-        };
-        format!("{}\n{} {plural}", lines.join("\n"), lines.len())
-    })?;
-    print(&format!(
-        "{}: {} cells, no problem\n",
-        file.display(),
-        registry.len()
-    ))
-}
-
-fn explain(arguments: Explain) -> Result<(), String> {
-    let file = &arguments.registry;
-    let registry = check::check(file).map_err(|error| error.lines(file).join("\n"))?;
-    let on_fly = || {
-        Place::Fly(FlyPlace {
-            app: String::new(),
-            machine: String::new(),
-            region: String::new(),
-        })
-    };
-    let question = Question {
-        method: arguments.method,
-        url: arguments.url,
-        headers: HeaderMap::from_iter(arguments.header),
-        body: match (arguments.body_bytes, arguments.chunked) {
-            (_, true) => BodyLength::Unknown,
-            (Some(bytes), false) => BodyLength::Known(bytes),
-            (None, false) => BodyLength::None,
-        },
-        place: if arguments.on_fly { on_fly() } else { place() },
-        https_redirect: arguments.https_redirect.then_some(443),
-        replay_max_bytes: arguments.replay_max_bytes,
-        asleep: arguments.asleep,
-        state: CellState {
-            refused_for: arguments.breaker_open_s.map(Duration::from_secs),
-            ..CellState::default()
-        },
-    };
-    let explanation = explain::explain(&registry, &question).map_err(|error| error.to_string())?;
-    if arguments.json {
-        let json = serde_json::to_string_pretty(&explanation).map_err(|error| error.to_string())?;
-        print(&format!("{json}\n"))
-    } else {
-        print(&explanation.to_string())
-    }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    // Whoever reads our output may stop doing so.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("standard output: {error}"))
-        }
-        _ => Ok(()),
+    #[test]
+    fn every_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }
