@@ -19,6 +19,7 @@ mod http2;
 mod http2_abuse;
 mod identity;
 mod limits;
+mod registry;
 mod reload;
 mod replay;
 mod routing;
