@@ -1,9 +1,12 @@
 //! What differs between two texts of a registry, in the words of the registry.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::registry::json;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,17 +38,16 @@ impl fmt::Display for Change {
 }
 
 /// Every difference between two texts, in alphabetical order: one for each key of an entry, of the defaults, and of the
-/// outermost object. Texts that differ in layout only have none.
+/// outermost object. Texts that differ in layout only have none. What is written alike is not looked into, so that a
+/// large registry costs little more than its keys.
 pub fn changes(before: &[u8], after: &[u8]) -> Vec<Change> {
-    let object = |text| match serde_json::from_slice(text) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
-    };
     let mut found = Vec::new();
-    match (object(before), object(after)) {
+    if before == after {
+        return found;
+    }
+    let before = if before.is_empty() { b"{}" } else { before };
+    match (outermost(before), outermost(after)) {
         (Some(before), Some(after)) => compare(before, after, "", 0, &mut found),
-        (None, None) if before == after => {}
-        (None, Some(after)) if before.is_empty() => compare(Map::new(), after, "", 0, &mut found),
         _ => found.push(Change {
             path: String::new(),
             before: None,
@@ -55,33 +57,62 @@ pub fn changes(before: &[u8], after: &[u8]) -> Vec<Change> {
     found
 }
 
+/// The members of an object as written, by their names. Of a name that is there twice the last counts.
+type Members<'t> = BTreeMap<Cow<'t, str>, &'t str>;
+
+fn outermost(text: &[u8]) -> Option<Members<'_>> {
+    let text = std::str::from_utf8(text).ok()?;
+    members(text.trim())
+}
+
+fn members(object: &str) -> Option<Members<'_>> {
+    let mut found = Members::new();
+    json::members(object, |key, value| {
+        found.insert(json::string(key).unwrap_or(Cow::Borrowed(key)), value);
+    })
+    .ok()?;
+    Some(found)
+}
+
 /// Objects are compared key by key down to a cell's entry.
 const DEEPEST: usize = 2;
 
-fn compare(
-    mut before: Map<String, Value>,
-    mut after: Map<String, Value>,
+fn compare<'t>(
+    mut before: Members<'t>,
+    mut after: Members<'t>,
     path: &str,
     depth: usize,
     found: &mut Vec<Change>,
 ) {
+    before.retain(|key, value| {
+        let same = after.get(key) == Some(value);
+        if same {
+            after.remove(key);
+        }
+        !same
+    });
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
     for key in keys {
         let dot = if path.is_empty() { "" } else { "." };
         let path = format!("{path}{dot}{key}");
-        match (before.remove(&key), after.remove(&key)) {
-            (before, after) if before == after => {}
-            (Some(Value::Object(before)), Some(Value::Object(after))) if depth < DEEPEST => {
-                compare(before, after, &path, depth + 1, found);
-            }
-            (None, Some(Value::Object(after))) if key == "cells" => {
-                compare(Map::new(), after, &path, depth + 1, found);
-            }
-            (before, after) => found.push(Change {
+        let (before, after) = (before.get(&key).copied(), after.get(&key).copied());
+        // Cells of a text that had none are told one by one.
+        let nothing = || (depth == 0 && key == "cells").then(Members::new);
+        if depth < DEEPEST
+            && let Some(before) = before.map_or_else(nothing, members)
+            && let Some(after) = after.map_or_else(nothing, members)
+        {
+            compare(before, after, &path, depth + 1, found);
+            continue;
+        }
+        let value = |json: Option<&str>| json.and_then(|json| serde_json::from_str(json).ok());
+        let (before, after): (Option<Value>, Option<Value>) = (value(before), value(after));
+        if before != after {
+            found.push(Change {
                 path,
                 before,
                 after,
-            }),
+            });
         }
     }
 }
