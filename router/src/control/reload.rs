@@ -67,7 +67,7 @@ impl Source {
         let began = Instant::now();
         let text = fs::read(&file).map_err(LoadError::Unreadable)?;
         let store = Store::new(&file);
-        let noticed = store.notice(Version::of(&text));
+        let noticed = store.notice();
         let snapshot = match load(&text, folder(&file), None, variable) {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -212,12 +212,11 @@ fn prepare(
         }
     };
     let version = Version::of(&text);
-    let noticed = store.notice(version);
-    let confirmed =
-        confirmed == Some(version) || noticed.as_ref().is_ok_and(|confirmed| *confirmed);
+    let noticed = store.notice();
+    let confirmed = || confirmed == Some(version) || store.was_confirmed(last.version, version);
     let outcome = match load(&text, folder(file), Some(last), variable) {
         Ok(next) => match unplug::unplugged(&last.registry, &next.registry) {
-            unplugged if !confirmed && unplugged.is_over(most) => {
+            unplugged if unplugged.is_over(most) && !confirmed() => {
                 Err(Refused::Unplugs(unplugged, version))
             }
             _ => Ok(next),

@@ -3,7 +3,7 @@
 //! A line holds the whole text or the difference to the line before it, so that every version can be had again. A line that
 //! was cut off while it was written counts for nothing, and is taken away by the next who writes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -268,13 +268,25 @@ impl History {
     /// # Errors
     /// Those of the system.
     pub fn lock(path: &Path) -> io::Result<Self> {
-        let is_new = !path.exists();
-        let mut options = OpenOptions::new();
-        let file = options.create(true).append(true).read(true).open(path)?;
+        let file = open(path)?;
         file.lock()?;
-        if is_new && let Some(folder) = path.parent() {
-            super::sync_folder(folder)?;
+        Self::locked(file)
+    }
+
+    /// The same without waiting; none where somebody else writes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn try_lock(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Self::locked(file).map(Some),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn locked(file: File) -> io::Result<Self> {
         let mut history = Self { file };
         history.mend()?;
         Ok(history)
@@ -360,6 +372,16 @@ impl History {
         self.file.write_all(&line)?;
         self.file.sync_data()
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).read(true).open(path)?;
+    if is_new && let Some(folder) = path.parent() {
+        super::sync_folder(folder)?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! The history stands beside the file, and whoever writes holds its lock. An edit is on record before it is made: where a
 //! program dies between the two, the next one sees it and says so. What an editor saves, who knows of no lock, is put on
-//! record by the next program that comes, a running router among them. An editor that saves at the very moment of an edit
-//! is noticed up to the rename; the rest is a race that only an editor which looks before it saves can lose none of.
+//! record by the next program that comes, a running router among them. That an editor saves while an edit is made is
+//! noticed up to the rename; what remains is a race that such an editor can always cause.
 
 pub mod history;
 mod propose;
@@ -163,15 +163,27 @@ impl Store {
             .find(|text| Registry::parse(text).is_ok())
     }
 
-    /// Puts on record what came by hand; whether this version was confirmed, however many cells it unplugs.
+    /// Puts on record what came by hand. Waits for nobody: who holds the lock puts on record what is there, too.
     ///
     /// # Errors
     /// `StoreError::File`.
-    pub fn notice(&self, version: Version) -> Result<bool, StoreError> {
-        let mut history = self.lock()?;
-        self.settle(&mut history, &self.read()?)?;
-        let last = history.last().map_err(|error| self.history_error(error))?;
-        Ok(last.is_some_and(|last| last.confirmed && last.version == version))
+    pub fn notice(&self) -> Result<(), StoreError> {
+        let locked = History::try_lock(&self.history);
+        match locked.map_err(|error| self.history_error(error))? {
+            Some(mut history) => self.settle(&mut history, &self.read()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one of the steps from the version `since` to the version `to` was confirmed, however many cells it unplugs.
+    pub fn was_confirmed(&self, since: Version, to: Version) -> bool {
+        let records = self.records().unwrap_or_default();
+        let steps = records
+            .iter()
+            .rev()
+            .skip_while(|record| record.version != to);
+        let mut steps = steps.take_while(|record| record.version != since);
+        steps.any(|record| record.confirmed)
     }
 
     /// The text of `to`, or of the version before `now`.
