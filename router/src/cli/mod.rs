@@ -111,4 +111,26 @@ mod tests {
     fn every_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_in_the_documents_is_one() {
+        let mut commands = 0;
+        for document in [
+            include_str!("../../../docs/operating.md"),
+            include_str!("../../../README.md"),
+        ] {
+            let lines = document.lines().filter_map(|line| {
+                let line = line.split(" &").next()?;
+                line.strip_prefix("cargo run --bin cell-router -- ")
+                    .or_else(|| line.strip_prefix("cell-router "))
+            });
+            for line in lines {
+                let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+                let parsed = Cli::try_parse_from(["cell-router"].into_iter().chain(words));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                commands += 1;
+            }
+        }
+        assert!(commands > 30, "the commands were not found");
+    }
 }
