@@ -168,6 +168,14 @@ pub struct Settings {
     /// How long running requests and tunnels may go on after a stop signal, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_DRAIN_MS", default_value_t = 50_000)]
     pub drain_ms: u64,
+    /// Address of the admin listener: metrics, live state and explanations, never on an address for clients. There is none
+    /// unless given. One that is not loopback needs --admin-tokens.
+    #[arg(long, env = "CELL_ROUTER_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+    /// File of tokens for the admin listener, a line for each as `cell-router token` prints it. Without it whoever reaches
+    /// the listener may read.
+    #[arg(long, env = "CELL_ROUTER_ADMIN_TOKENS", requires = "admin_listen")]
+    pub admin_tokens: Option<PathBuf>,
     /// How log lines are written. Text on a terminal, JSON elsewhere, unless given.
     #[arg(long, env = "CELL_ROUTER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -190,6 +198,10 @@ pub struct Config {
     pub https_redirect: Option<u16>,
     /// The Unix socket by which listening sockets are taken over.
     pub takeover: Option<PathBuf>,
+    /// Where the admin listener listens; `None` for no such listener.
+    pub admin_listen: Option<SocketAddr>,
+    /// The file of its tokens.
+    pub admin_tokens: Option<PathBuf>,
     /// Where the router runs.
     pub place: Place,
     /// Proxies whose word on clients counts.
@@ -300,6 +312,8 @@ impl Settings {
             tls_certificates: self.tls_certificates,
             https_redirect: self.https_redirect.then_some(self.https_port),
             takeover: self.takeover,
+            admin_listen: self.admin_listen,
+            admin_tokens: self.admin_tokens,
             place,
             trusted,
             replay_max_bytes: self.replay_max_bytes,

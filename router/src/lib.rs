@@ -6,6 +6,7 @@
 //! at the edges. docs/architecture.md has the map.
 
 pub mod account;
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod decision;
@@ -27,10 +28,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::account::tally::Tally;
+use crate::admin::View;
+use crate::admin::access::Access;
 use crate::config::Config;
 use crate::control::certificates::Folder;
 use crate::control::load::LoadError;
@@ -62,6 +67,8 @@ pub enum RunError {
     Certificates(String),
     /// The TLS library cannot be set up.
     Tls(rustls::Error),
+    /// The admin listener cannot be opened to those who may use it.
+    Admin(String),
     /// The system refused something else.
     System(&'static str, io::Error),
 }
@@ -81,6 +88,7 @@ impl fmt::Display for RunError {
             ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Admin(why) => f.write_str(why),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -122,6 +130,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         addresses,
     } = listen(&config, &tls, &mut taken)?;
 
+    let admin = admin(&config)?;
+
     let config = Arc::new(config);
     let drain = Drain::default();
     let (waker, orders) = wake::channel();
@@ -139,7 +149,26 @@ pub fn run(config: Config) -> Result<(), RunError> {
         waker: config.machines_api.is_some().then_some(waker),
         config: Arc::clone(&config),
     };
-    let workers = start(listeners, &shared)?;
+    let tallies: Vec<Arc<Tally>> = (0..config.workers).map(|_| Arc::default()).collect();
+    let workers = start(listeners, &shared, &tallies)?;
+    let wakes: Arc<Tally> = Arc::default();
+    if let Some((listener, access)) = admin {
+        let address = listener.local_addr().ok();
+        let view = View {
+            config: Arc::clone(&config),
+            publisher: shared.publisher.clone(),
+            cells: Arc::clone(&shared.cells),
+            tallies: tallies.into_iter().chain([Arc::clone(&wakes)]).collect(),
+            permits: Arc::clone(&shared.permits),
+            began: SystemTime::now(),
+        };
+        admin::start(listener, view, access, drain.signal())
+            .map_err(|error| RunError::System("cannot start the admin thread", error))?;
+        tracing::info!(
+            address = address.map(tracing::field::display),
+            "admin listener open"
+        );
+    }
 
     runtime.block_on(async {
         // Before anybody is told that the router is there: a signal that is not listened for ends the process.
@@ -154,7 +183,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             tracing::info!(%address, tls, cells, workers = config.workers, place = ?config.place, "listening");
         }
         if let Some(api) = &config.machines_api {
-            tokio::spawn(wake::run(orders, Machines::new(api.clone())));
+            tokio::spawn(wake::run(orders, Machines::new(api.clone()), wakes));
         } else if matches!(config.place, config::Place::Fly(_)) {
             tracing::warn!("no CELL_ROUTER_FLY_API_TOKEN: sleeping cells are woken by replays only, not for streamed requests");
         }
@@ -184,6 +213,24 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the admin listener, if there is to be one, for those who have a token.
+fn admin(config: &Config) -> Result<Option<(TcpListener, Access)>, RunError> {
+    let Some(address) = config.admin_listen else {
+        return Ok(None);
+    };
+    if config.admin_tokens.is_none() && !address.ip().is_loopback() {
+        let why = format!(
+            "--admin-listen {address}: others can reach this address; give --admin-tokens, or listen on loopback"
+        );
+        return Err(RunError::Admin(why));
+    }
+    let access = Access::new(config.admin_tokens.clone())
+        .map_err(|why| RunError::Admin(format!("--admin-tokens {why}")))?;
+    let listener = admin::listen(address)
+        .map_err(|error| RunError::Admin(format!("--admin-listen {address}: {error}")))?;
+    Ok(Some((listener, access)))
 }
 
 /// What is listened on.
@@ -241,17 +288,24 @@ fn listen(config: &Config, tls: &TlsAcceptor, taken: &mut Taken) -> Result<Liste
 }
 
 /// Starts the workers and waits until all are ready to serve.
-fn start(listeners: Vec<Vec<Listener>>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, RunError> {
+fn start(
+    listeners: Vec<Vec<Listener>>,
+    shared: &Shared,
+    tallies: &[Arc<Tally>],
+) -> Result<Vec<JoinHandle<()>>, RunError> {
     let (ready, told) = std::sync::mpsc::channel();
-    let workers = listeners
-        .into_iter()
-        .enumerate()
-        .map(|(number, listeners)| {
-            let (shared, ready) = (shared.clone(), ready.clone());
-            std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || worker::run(shared, listeners, &ready))
-        });
+    let workers =
+        listeners
+            .into_iter()
+            .zip(tallies)
+            .enumerate()
+            .map(|(number, (listeners, tally))| {
+                let (shared, ready) = (shared.clone(), ready.clone());
+                let tally = Arc::clone(tally);
+                std::thread::Builder::new()
+                    .name(format!("worker-{number}"))
+                    .spawn(move || worker::run(shared, tally, listeners, &ready))
+            });
     let workers = workers
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| RunError::System("cannot start a worker", error))?;

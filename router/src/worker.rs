@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::log::AccessLog;
+use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
@@ -18,7 +19,7 @@ use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
 use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
-use crate::live::snapshot::{Current, Publisher};
+use crate::live::snapshot::{Current, Publisher, Snapshot};
 use crate::outbound::dial::Dialer;
 use crate::outbound::pool::Pool;
 use crate::outbound::stream::Upstream;
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
 pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), String>>;
 
 /// Says whether it is ready, and serves from the signal's beginning to its end.
-pub(crate) fn run(shared: Shared, listeners: Vec<Listener>, ready: &Ready) {
+pub(crate) fn run(shared: Shared, tally: Arc<Tally>, listeners: Vec<Listener>, ready: &Ready) {
     // Who is not there any more to hear it has given up.
     let fail = |error: String| _ = ready.send(Err(error));
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -63,7 +64,7 @@ pub(crate) fn run(shared: Shared, listeners: Vec<Listener>, ready: &Ready) {
         Ok(runtime) => runtime,
         Err(error) => return fail(error.to_string()),
     };
-    let log = Rc::new(AccessLog::new(shared.config.log_format));
+    let log = Rc::new(AccessLog::new(shared.config.log_format, tally));
     let local = LocalSet::new();
     let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log), ready));
     // Whatever still runs is over now; its records are written as it goes.
@@ -100,6 +101,7 @@ async fn serve(
         max_held: config.max_held,
         signal: signal.clone(),
         changes: publisher.subscribe(),
+        tally: Arc::clone(log.tally()),
     };
     let current = Current::new(publisher.subscribe());
     let service = Rc::new(Service {
@@ -110,8 +112,8 @@ async fn serve(
         log: Rc::clone(&log),
         ids: Ids::default(),
     });
+    spawn_local(sweep(pool, Arc::clone(log.tally()), publisher.subscribe()));
     spawn_local(async move { log.run().await });
-    spawn_local(sweep(pool));
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;
@@ -185,10 +187,12 @@ async fn serve(
     Ok(())
 }
 
-async fn sweep(pool: Rc<Pool>) {
+async fn sweep(pool: Rc<Pool>, tally: Arc<Tally>, registry: watch::Receiver<Arc<Snapshot>>) {
     let mut ticks = tokio::time::interval(pool.lasts().max(Duration::from_secs(1)));
     loop {
         ticks.tick().await;
         pool.sweep();
+        let snapshot = Arc::clone(&registry.borrow());
+        tally.retain(|name| snapshot.registry.cell(name.as_str()).is_some());
     }
 }

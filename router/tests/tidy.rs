@@ -18,7 +18,7 @@ const ORDER: [&[&str]; 12] = [
     &["account"],
     &["inbound", "outbound", "control"],
     &["respond"],
-    &["service"],
+    &["service", "admin"],
     &["worker"],
     &["lib"],
     &["main", "cli"],

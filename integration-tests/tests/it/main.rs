@@ -5,6 +5,7 @@
 )]
 
 mod abuse;
+mod admin;
 mod behaviours;
 mod cell_http2;
 mod cell_tls;

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Duration;
 
+use super::tally::Tally;
 use crate::config::LogFormat;
 
 /// How long a line may wait for others before all are written.
@@ -13,20 +15,22 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How many bytes may wait.
 const GATHER_BYTES: usize = 64 * 1024;
 
-/// One worker's access log.
+/// One worker's access log, and its counts of the same requests.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
+    tally: Arc<Tally>,
     waiting: RefCell<Vec<u8>>,
     scheduled: Cell<bool>,
     some: Notify,
 }
 
 impl AccessLog {
-    /// An empty one.
-    pub fn new(format: LogFormat) -> Self {
+    /// An empty one that counts to `tally`.
+    pub fn new(format: LogFormat, tally: Arc<Tally>) -> Self {
         Self {
             format,
+            tally,
             waiting: RefCell::default(),
             scheduled: Cell::new(false),
             some: Notify::new(),
@@ -36,6 +40,11 @@ impl AccessLog {
     /// How lines are written.
     pub fn format(&self) -> LogFormat {
         self.format
+    }
+
+    /// Where requests are counted.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     /// Adds one line, which ends with a line feed.

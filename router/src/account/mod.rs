@@ -6,3 +6,4 @@ pub mod body;
 pub mod log;
 pub mod pace;
 pub mod record;
+pub mod tally;

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::log::AccessLog;
+use super::tally::{Kind, Outcome};
 use crate::config::LogFormat;
 use crate::registry::CellName;
 
@@ -38,7 +39,7 @@ pub enum Ending {
 }
 
 /// Who made an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blame {
     /// The client.
     Client,
@@ -46,6 +47,17 @@ pub enum Blame {
     Router,
     /// The cell.
     Cell,
+}
+
+impl Blame {
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Router => "router",
+            Self::Cell => "cell",
+        }
+    }
 }
 
 /// What is known of one request; the line is written when the last owner lets go, so also when the client left.
@@ -220,7 +232,7 @@ impl Record {
             }
         }
         if let Some(blame) = self.blame() {
-            line.text("error_by", blame_name(blame));
+            line.text("error_by", blame.name());
         }
         if let Some(error) = self.error.borrow().as_deref() {
             line.text("error", error);
@@ -256,7 +268,7 @@ impl Record {
             let _ = write!(line, " waited={}ms", waited.as_millis());
         }
         if let Some(blame) = self.blame() {
-            let _ = write!(line, " error_by={}", blame_name(blame));
+            let _ = write!(line, " error_by={}", blame.name());
         }
         if let Some(error) = self.error.borrow().as_deref() {
             let _ = write!(line, " error={:?}", error);
@@ -269,6 +281,20 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.log.write(&self.line());
+        self.log.tally().request(&Outcome {
+            kind: Kind {
+                lane: self.lane.get(),
+                reason: self.reason(),
+                class: self.status() / 100,
+                blame: self.blame(),
+            },
+            cell: self.cell.get(),
+            duration: self.began.elapsed(),
+            first_byte: self.first_byte.get(),
+            waited: self.waited.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+        });
     }
 }
 
@@ -284,14 +310,6 @@ fn ending_name(ending: Ending) -> Option<&'static str> {
         Ending::CellCut => Some("cell_cut"),
         Ending::CellStalled => Some("cell_stalled"),
         Ending::NotWanted => Some("not_wanted"),
-    }
-}
-
-fn blame_name(blame: Blame) -> &'static str {
-    match blame {
-        Blame::Client => "client",
-        Blame::Router => "router",
-        Blame::Cell => "cell",
     }
 }
 

@@ -11,6 +11,7 @@ mod output;
 mod registry;
 mod serve;
 mod simulate;
+mod token;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,10 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Print the registry's JSON Schema.
     Schema,
+    /// Print the admin API's OpenAPI document.
+    Openapi,
+    /// Make a token for the admin listener: the token to standard error, its line for the file to standard output.
+    Token(token::Token),
     /// Print a script that completes commands in a shell.
     Completions(Completions),
 }
@@ -68,7 +73,12 @@ impl Command {
             Self::Registry(command) => command.json(),
             Self::Explain(arguments) => arguments.json,
             Self::Simulate(arguments) => arguments.json,
-            Self::Serve(_) | Self::Check(_) | Self::Schema | Self::Completions(_) => false,
+            Self::Serve(_)
+            | Self::Check(_)
+            | Self::Schema
+            | Self::Openapi
+            | Self::Token(_)
+            | Self::Completions(_) => false,
         }
     }
 }
@@ -84,6 +94,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(*arguments),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Schema => print(&cell_router::registry::schema()),
+        Command::Openapi => print(&cell_router::admin::document()),
+        Command::Token(arguments) => token::token(&arguments),
         Command::Completions(arguments) => completions(&arguments),
     };
     match outcome {

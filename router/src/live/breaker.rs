@@ -54,6 +54,11 @@ impl Breaker {
         })
     }
 
+    /// Whether it is open, or the cell has not been found well since it was.
+    pub fn is_open(&self) -> bool {
+        self.if_troubled(false, |trouble| trouble.state != State::Closed)
+    }
+
     /// Lets a request pass, as the one that tries where the breaker was open.
     ///
     /// # Errors

@@ -25,6 +25,21 @@ pub struct Cells {
     held: AtomicUsize,
 }
 
+/// Sums over all cells.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Census {
+    /// Requests that wait for a sleeping or paused cell.
+    pub held: usize,
+    /// Requests on their way to cells and back.
+    pub in_flight: u64,
+    /// Requests that wait for a place at a full cell.
+    pub queued: u64,
+    /// Cells that are being woken.
+    pub waking: u64,
+    /// Cells whose breakers keep requests from them.
+    pub breakers_open: u64,
+}
+
 /// The live state of one cell.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -96,6 +111,26 @@ impl Cells {
     pub fn state(&self, cell: &Cell) -> CellState {
         let live = self.cells.get(&cell.name);
         live.map_or_else(CellState::default, |live| live.state(&cell.placement))
+    }
+
+    /// What all cells that are in use have in common.
+    pub fn census(&self) -> Census {
+        let mut census = Census {
+            held: self.held.load(Ordering::Relaxed),
+            ..Census::default()
+        };
+        for live in &self.cells {
+            census.in_flight += u64::from(live.in_flight.load(Ordering::Relaxed));
+            census.queued += u64::from(live.queued.load(Ordering::Relaxed));
+            census.waking += u64::from(live.waking().is_some());
+            census.breakers_open += u64::from(live.breaker.is_open());
+        }
+        census
+    }
+
+    /// The live state of a cell, if it is in use.
+    pub fn find(&self, name: &str) -> Option<Arc<Live>> {
+        self.cells.get(name).map(|live| Arc::clone(&live))
     }
 
     /// Forgets cells that are not in use and that `keep` does not name.
@@ -186,6 +221,27 @@ impl Live {
         CellState {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             refused_for: self.breaker.refuses(placement),
+        }
+    }
+
+    /// Requests on their way to it and back.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait for a place at it.
+    pub fn queued(&self) -> u32 {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// How far the wake has come that is under way.
+    pub fn waking(&self) -> Option<Stage> {
+        match lock(&self.wake)
+            .as_ref()
+            .map(|wake| wake.progress.borrow().clone())
+        {
+            Some(WakeProgress::Waking(stage)) => Some(stage),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@ pub mod trust;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here can panic while it holds a lock, and every value is whole at any time.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,6 +25,7 @@ use super::wake::Waker;
 use crate::account::body::{Answer, Demands, Gate, Incoming, Interim, Relayed};
 use crate::account::pace::Taking;
 use crate::account::record::{Ending, Record};
+use crate::account::tally::Tally;
 use crate::http1::Switched;
 use crate::http1::exchange::ExchangeError;
 use crate::live::breaker::Trial;
@@ -125,6 +126,8 @@ pub struct Upstream {
     pub signal: Signal,
     /// Tells of changes of the registry, for tunnels.
     pub changes: watch::Receiver<Arc<Snapshot>>,
+    /// Where connections are counted.
+    pub tally: Arc<Tally>,
 }
 
 enum Attempt {
@@ -265,6 +268,7 @@ impl Upstream {
         {
             // A hold before this must not count as the cell's silence.
             record.progress();
+            self.tally.connection("reused");
             return Ok(Channel::Alone(kept));
         }
         self.fresh(to, record).await
@@ -331,6 +335,7 @@ impl Upstream {
         match sharing.find(&to.cell, to.trust.as_ref(), lasts).await {
             Found::Stream(stream) => {
                 record.progress();
+                self.tally.connection("reused");
                 Ok(Channel::Shared(stream))
             }
             Found::Turn(turn) => {
@@ -346,6 +351,8 @@ impl Upstream {
     async fn reach(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
         let began = Instant::now();
         let dialled = self.dialer.dial(&to.cell, &to.live).await;
+        let outcome = dialled.as_ref().map_or("failed", |_| "opened");
+        self.tally.connection(outcome);
         let (socket, address) = dialled.map_err(StreamError::Dial)?;
         record.upstream.set(Some(address));
         record.progress();

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::StreamError;
 use super::machines::{ApiError, Machine, Machines};
+use crate::account::tally::Tally;
 use crate::config::chance;
 use crate::live::cells::{Live, Stage, WakeProgress};
 use crate::registry::{Cell, Placement, Protocol};
@@ -112,15 +113,25 @@ async fn ended(
     }
 }
 
-/// Carries out orders, side by side, until all wakers are gone.
-pub async fn run(mut orders: mpsc::UnboundedReceiver<Order>, machines: Machines) {
+/// Carries out orders, side by side, until all wakers are gone; `tally` counts them.
+pub async fn run(
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    machines: Machines,
+    tally: Arc<Tally>,
+) {
     let machines = Arc::new(machines);
     while let Some(order) = orders.recv().await {
-        tokio::spawn(carry_out(order, Arc::clone(&machines)));
+        let (machines, tally) = (Arc::clone(&machines), Arc::clone(&tally));
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let outcome = carry_out(order, machines).await;
+            tally.wake(outcome, began.elapsed());
+        });
     }
 }
 
-async fn carry_out(order: Order, machines: Arc<Machines>) {
+/// Carries out one; how it ended.
+async fn carry_out(order: Order, machines: Arc<Machines>) -> &'static str {
     let Order {
         cell,
         live,
@@ -148,7 +159,14 @@ async fn carry_out(order: Order, machines: Arc<Machines>) {
         WakeProgress::Failed(_) | WakeProgress::TimedOut => live.breaker.failed(&cell),
         WakeProgress::GivenUp | WakeProgress::Waking(_) => {}
     }
+    let name = match &outcome {
+        WakeProgress::Ready(_) => "ready",
+        WakeProgress::Failed(_) => "failed",
+        WakeProgress::TimedOut => "timed_out",
+        WakeProgress::GivenUp | WakeProgress::Waking(_) => "given_up",
+    };
     progress.send_replace(outcome);
+    name
 }
 
 /// Starts the cell's machine and waits until the cell answers, starting it again where it went down meanwhile; where
