@@ -194,3 +194,37 @@ async fn the_document_names_all_that_is_answered() {
     let paths: Vec<_> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(paths, ["/metrics", "/v1/cells", "/v1/cells/{name}"]);
 }
+
+/// The rules and the dashboard that come with the router ask for what there is.
+#[tokio::test]
+async fn the_monitoring_asks_for_metrics_that_exist() {
+    let (_router, admin) = started(options(json!({}))).await;
+    let text = ask(admin, "/metrics", None).await.text();
+    let families: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect();
+    let there = |name: &str| {
+        families.iter().any(|(family, kind)| {
+            let suffixes: &[&str] = match *kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                "info" => &["_info"],
+                _ => &[""],
+            };
+            name.strip_prefix(family)
+                .is_some_and(|rest| suffixes.contains(&rest))
+        })
+    };
+    let mut asked = 0;
+    for file in ["alerts.yml", "dashboard.json"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitoring");
+        let text = std::fs::read_to_string(path.join(file)).unwrap();
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for name in words.filter(|word| word.starts_with("cell_router_")) {
+            assert!(there(name), "{file} asks for {name}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "{asked}");
+}

@@ -135,6 +135,11 @@ fn cells(encoder: &mut DescriptorEncoder, counts: &Counts, view: &View) -> fmt::
             "Requests that wait for a sleeping or paused cell",
             held,
         ),
+        (
+            "requests_held_limit",
+            "How many of these there may be",
+            u64::try_from(view.config.max_held).unwrap_or(u64::MAX),
+        ),
         ("cells_waking", "Cells that are being woken", census.waking),
         (
             "breakers_open",
@@ -159,6 +164,13 @@ fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {
         "client_connections",
         "Connections of clients",
         taken,
+    )?;
+    let most = u64::try_from(view.config.max_connections).unwrap_or(u64::MAX);
+    gauge(
+        encoder,
+        "client_connections_limit",
+        "How many of these there may be",
+        most,
     )?;
     let began = view.began.duration_since(std::time::UNIX_EPOCH);
     let mut family = encoder.encode_descriptor(

@@ -1,7 +1,7 @@
 //! The operators' window: metrics, live state and explanations, on a listener of its own.
 //!
 //! It runs on a thread of its own and reads what workers count: nothing that is asked here delays a request, wakes a cell or
-//! connects to one. What is said is said by role; docs/operating.md has the table.
+//! connects to one. What is said is said by role; docs/monitoring/README.md says how.
 
 pub mod access;
 mod api;
