@@ -18,7 +18,8 @@ use super::problem::Problem;
 use super::{View, metrics};
 use crate::account::tally::CellCounts;
 use crate::live::cells::Stage;
-use crate::registry::{Admission, Cell, Protocol};
+use crate::live::snapshot::Snapshot;
+use crate::registry::{Admission, Cell, CellName, Flag, Protocol};
 
 /// Entries on a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
@@ -158,6 +159,8 @@ struct Summary {
     queued: u32,
     /// How far the wake has come that is under way: asking, starting, readying.
     waking: Option<&'static str>,
+    /// Whether its entry is not in force as it is written; `problems` of the cell says why.
+    flagged: bool,
     /// Whether its breaker keeps requests from it, or did so and it has not answered since.
     breaker_open: bool,
 }
@@ -179,6 +182,8 @@ struct Detail {
     bytes_in: u64,
     /// Bytes of bodies to clients.
     bytes_out: u64,
+    /// What is wrong with its entry as it is written, where its last good version is in force instead.
+    problems: Vec<String>,
     /// When the last request ended, in seconds since 1970.
     last_request: Option<u64>,
 }
@@ -219,7 +224,10 @@ async fn list(
         found.truncate(limit);
     }
     found.sort_unstable_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
-    let cells: Vec<_> = found.iter().map(|cell| summary(&view, cell)).collect();
+    let cells: Vec<_> = found
+        .iter()
+        .map(|cell| summary(&view, &snapshot, cell))
+        .collect();
     let next = cells.last().filter(|_| more).map(|last| last.name.clone());
     Ok(Json(Page { cells, total, next }))
 }
@@ -247,7 +255,7 @@ async fn show(
             .for_each(|more| counts.merge(more));
     }
     Ok(Json(Detail {
-        summary: summary(&view, cell),
+        summary: summary(&view, &snapshot, cell),
         protocol: match cell.protocol {
             Protocol::Http1 => "http1",
             Protocol::Http2 => "http2",
@@ -256,6 +264,10 @@ async fn show(
         errors: counts.errors,
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
+        problems: flags(&snapshot, &cell.name)
+            .flat_map(|flag| &flag.problems)
+            .map(ToString::to_string)
+            .collect(),
         last_request: Some(counts.last_request).filter(|at| *at > 0),
     }))
 }
@@ -272,7 +284,15 @@ async fn prometheus(State(view): State<Arc<View>>) -> Result<impl IntoResponse, 
     Ok(([(header::CONTENT_TYPE, kind)], text))
 }
 
-fn summary(view: &View, cell: &Cell) -> Summary {
+fn flags<'s>(snapshot: &'s Snapshot, name: &CellName) -> impl Iterator<Item = &'s Flag> {
+    let name = name.clone();
+    snapshot
+        .flags
+        .iter()
+        .filter(move |flag| flag.cell == name.as_str())
+}
+
+fn summary(view: &View, snapshot: &Snapshot, cell: &Cell) -> Summary {
     let live = view.cells.find(cell.name.as_str());
     Summary {
         name: cell.name.as_str().to_owned(),
@@ -293,6 +313,7 @@ fn summary(view: &View, cell: &Cell) -> Summary {
                 Stage::Starting => "starting",
                 Stage::Readying => "readying",
             }),
+        flagged: flags(snapshot, &cell.name).next().is_some(),
         breaker_open: live.is_some_and(|live| live.breaker.is_open()),
     }
 }

@@ -156,6 +156,9 @@ fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {
     let snapshot = Arc::clone(&view.publisher.subscribe().borrow());
     let cells = u64::try_from(snapshot.registry.len()).unwrap_or(u64::MAX);
     gauge(encoder, "registry_cells", "Cells in the registry", cells)?;
+    let flags = u64::try_from(snapshot.flags.len()).unwrap_or(u64::MAX);
+    let help = "Entries of the registry that are not in force as they are written";
+    gauge(encoder, "registry_problems", help, flags)?;
     let free = view.permits.available_permits();
     let taken = view.config.max_connections.saturating_sub(free);
     let taken = u64::try_from(taken).unwrap_or(u64::MAX);
