@@ -659,3 +659,29 @@ async fn who_does_not_speak_http2_is_told_as_broken() {
         .unwrap();
     assert_eq!(answer.unwrap().unwrap().status, StatusCode::BAD_GATEWAY);
 }
+
+/// A suspended machine keeps its sockets, and whoever waits on them waits in vain.
+#[tokio::test]
+async fn a_connection_that_has_fallen_silent_is_left_for_a_fresh_one() {
+    let cell = Http2Cell::listen().await;
+    let mut entry = entry(cell.addr());
+    entry["first_byte_timeout_ms"] = json!(1100);
+    let router = Router::start(options(json!({ "alice": entry }))).await;
+    let answered = getting(&router, "/");
+    let mut line = cell.line().await;
+    line.asked().await.answer(200, "ok");
+    assert_eq!(answered.await.unwrap().unwrap().text(), "ok");
+    let silent = getting(&router, "/silent");
+    let _asked = line.asked().await;
+    assert_eq!(
+        silent.await.unwrap().unwrap().status,
+        StatusCode::GATEWAY_TIMEOUT
+    );
+    let answered = getting(&router, "/next");
+    tokio::select! {
+        biased;
+        _ = line.asked() => panic!("it goes where nobody answers"),
+        mut fresh = cell.line() => fresh.asked().await.answer(200, "ok"),
+    }
+    assert_eq!(answered.await.unwrap().unwrap().text(), "ok");
+}

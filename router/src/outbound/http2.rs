@@ -34,6 +34,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 /// What of a request's body may wait to be sent, in bytes: bodies are passed on, not gathered.
 const SEND_BUFFER: usize = 16 * 1024;
+/// After how long without a byte a connection is of no use to others, once somebody has waited so long in vain.
+const SILENCE: Duration = Duration::from_secs(1);
 /// The largest head of an answer, in bytes.
 const HEAD_BYTES: u32 = 64 * 1024;
 
@@ -162,12 +164,22 @@ pub struct Stream {
     /// Whether the connection had carried a request before.
     used: bool,
     lent: Option<Loan>,
+    /// When a request was sent that has no answer yet, and what had come over the connection by then.
+    waits: Option<(Instant, u64)>,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(lent) = &self.lent {
             lent.cut();
+        }
+        // The cell may be gone without a word, or stand still: the next request finds out on a fresh connection, where it
+        // is safe. The kernel alone would take a quarter of an hour for it while requests go on.
+        if let Some((since, heard)) = self.waits
+            && since.elapsed() >= SILENCE
+            && self.heard() == heard
+        {
+            self.shared.retired.set(true);
         }
         self.shared.streams.set(self.shared.streams.get() - 1);
         self.shared.idle_since.set(Instant::now());
@@ -182,6 +194,7 @@ impl Stream {
             shared: Rc::clone(shared),
             used: shared.carried.get(),
             lent: None,
+            waits: None,
         }
     }
 
@@ -216,8 +229,11 @@ impl Stream {
         let lent = Loan::new(body);
         self.lent = Some(lent.clone());
         let mut sender = self.shared.sender.clone();
+        self.waits = Some((Instant::now(), self.heard()));
         let sent = sender.try_send_request(Request::from_parts(head, lent.clone()));
-        let mut error = match sent.await {
+        let outcome = sent.await;
+        self.waits = None;
+        let mut error = match outcome {
             Ok(answer) => return Ok(answer.map(Incoming::Http2Cell)),
             Err(error) => error,
         };
