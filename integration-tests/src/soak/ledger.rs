@@ -150,6 +150,11 @@ impl Ledger {
         look(&lock(&self.books).breaches)
     }
 
+    /// Findings that nobody has been told yet.
+    pub(crate) fn fresh(&self) -> Vec<(Rule, String)> {
+        lock(&self.books).breaches.fresh()
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         lock(&self.books).tally.clone()
     }

@@ -249,6 +249,11 @@ impl Soak {
             memory.extend(self.router.memory());
             self.ledger.settle(false);
             self.fly.take_deliveries();
+            for (rule, what) in self.ledger.fresh() {
+                if talks {
+                    println!("{:5} s  {rule:?}: {what}", began.elapsed().as_secs());
+                }
+            }
             looks += 1;
             if talks && looks.is_multiple_of(20) {
                 println!("{}", self.progress(began.elapsed()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Breaches of a rule that are kept in words; the rest are counted.
-const KEPT: usize = 4;
+const KEPT: usize = 10;
 
 /// What must never happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,24 +77,34 @@ impl Rule {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(crate) struct Breaches(BTreeMap<Rule, (usize, Vec<String>)>);
+pub(crate) struct Breaches {
+    by_rule: BTreeMap<Rule, (usize, Vec<String>)>,
+    /// What nobody has been told yet.
+    fresh: Vec<(Rule, String)>,
+}
 
 impl Breaches {
     pub(crate) fn add(&mut self, rule: Rule, what: String) {
-        let (count, kept) = self.0.entry(rule).or_default();
+        let (count, kept) = self.by_rule.entry(rule).or_default();
         *count += 1;
         if kept.len() < KEPT {
-            kept.push(what);
+            kept.push(what.clone());
+            self.fresh.push((rule, what));
         }
     }
 
     pub(crate) fn of(&self, rule: Rule) -> (usize, &[String]) {
-        self.0
+        self.by_rule
             .get(&rule)
             .map_or((0, &[]), |(count, kept)| (*count, kept))
     }
 
+    /// What was found since the last call, as far as it is kept in words.
+    pub(crate) fn fresh(&mut self) -> Vec<(Rule, String)> {
+        std::mem::take(&mut self.fresh)
+    }
+
     pub(crate) fn count(&self) -> usize {
-        self.0.values().map(|(count, _)| count).sum()
+        self.by_rule.values().map(|(count, _)| count).sum()
     }
 }

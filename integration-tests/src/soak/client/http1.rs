@@ -7,7 +7,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::content::{Content, Meter};
 use super::super::ledger::{End, Got};
@@ -18,12 +18,17 @@ use super::{Clients, PIECE, SLOW, framing};
 /// How long a client that expects `100 Continue` waits for it before it sends all the same.
 const CONTINUE_WAIT: Duration = Duration::from_secs(3);
 
+/// After so long without a request a fresh connection may be closed, too: half of what a router that leaves waits for.
+const LATE: Duration = Duration::from_millis(500);
+
 /// A connection of a client.
 struct Line {
     reader: Reader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     /// It has carried a request before, so it may be closed at any moment.
     kept: bool,
+    /// When it was opened: a router that leaves does not wait for ever for what is asked on it.
+    since: Instant,
 }
 
 impl From<TcpStream> for Line {
@@ -33,7 +38,15 @@ impl From<TcpStream> for Line {
             reader: Reader::new(read),
             writer,
             kept: false,
+            since: Instant::now(),
         }
+    }
+}
+
+impl Line {
+    /// Whether it may be closed before what is sent now is read.
+    fn stale(&self) -> bool {
+        self.kept || self.since.elapsed() >= LATE
     }
 }
 
@@ -95,8 +108,9 @@ async fn exchange(
     closes: bool,
 ) -> (End, bool) {
     let head = head(clients, request, closes);
-    let stale = line.kept;
-    if line.writer.write_all(head.as_bytes()).await.is_err() {
+    let sent = line.writer.write_all(head.as_bytes()).await;
+    let stale = line.stale();
+    if sent.is_err() {
         return (broke(stale, "cannot send"), false);
     }
     if request.upload.is_some_and(|upload| upload.expect) {

@@ -112,6 +112,22 @@ impl Sending {
     }
 }
 
+/// Why there is no answer. What the other end says that it did nothing with may be sent again, and is no loss (RFC 9113
+/// section 8.7).
+fn unanswered(error: &hyper::Error) -> End {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    match causes.find(|cause| cause.is_remote()) {
+        Some(cause) if cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR) => {
+            End::Stale("told to go")
+        }
+        Some(cause) if cause.reason() == Some(h2::Reason::REFUSED_STREAM) => End::Stale("refused"),
+        Some(_) => End::Broke("reset"),
+        None if error.is_canceled() => End::Stale("not sent"),
+        None => End::Broke("closed"),
+    }
+}
+
 async fn run(clients: &Clients, mut sender: SendRequest<Body>, request: &Request) -> End {
     let cuts = request
         .upload
@@ -125,8 +141,7 @@ async fn run(clients: &Clients, mut sender: SendRequest<Body>, request: &Request
     let answer = match sender.send_request(message).await {
         Ok(answer) => answer,
         Err(_) if cuts => return End::Left,
-        Err(error) if error.is_canceled() => return End::Stale("not sent"),
-        Err(_) => return End::Broke("reset"),
+        Err(error) => return unanswered(&error),
     };
     let (head, mut body) = answer.into_parts();
     let text = |name| {
