@@ -151,6 +151,35 @@ async fn http2_clients_are_told_to_go() {
 }
 
 #[tokio::test]
+async fn an_http2_client_that_has_just_connected_asks_before_it_is_told_to_go() {
+    let (router, cell) = scripted().await;
+    let stream = TokioIo::new(TcpStream::connect(router.addr()).await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    router.terminate();
+    said(&router, DRAINING).await;
+    let request = Request::get(format!("http://{HOST}/"))
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answering = async {
+        let (mut upstream, _) = cell.request().await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await
+            .unwrap();
+        upstream
+    };
+    let (answer, _upstream) = tokio::join!(sender.send_request(request), answering);
+    let body = answer.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "ok");
+    connection.await.unwrap().unwrap();
+    assert_eq!(router.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn an_idle_http2_connection_ends_without_an_error() {
     let (router, _cell) = scripted().await;
     let stream = TokioIo::new(TcpStream::connect(router.addr()).await.unwrap());

@@ -72,11 +72,19 @@ pub async fn serve<I, F, R, B>(
     };
     let mut keeper = Keeper::new(config, watched, connection.ping_pong());
     let mut draining = pin!(signal.reached(Stop::Draining));
+    let mut last_words = pin!(signal.last_words());
     let last_word = loop {
         let event = poll_fn(|context| {
             keeper.poll(&mut connection, context, |keeper, context| {
-                (keeper.leaving.is_none() && draining.as_mut().poll(context).is_ready())
-                    .then_some(Event::Leave)
+                if keeper.leaving.is_some() {
+                    return None;
+                }
+                // A client that has just come is not sent away before it has asked: many take that for a failure.
+                let told = match keeper.streams.any_begun() {
+                    true => draining.as_mut().poll(context),
+                    false => last_words.as_mut().poll(context),
+                };
+                told.is_ready().then_some(Event::Leave)
             })
         });
         match event.await {

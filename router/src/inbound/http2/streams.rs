@@ -20,6 +20,7 @@ pub(super) struct Streams(Rc<Shared>);
 #[derive(Debug)]
 struct Shared {
     running: Cell<usize>,
+    any_begun: Cell<bool>,
     idle_since: Cell<Instant>,
     any_ended: Cell<bool>,
     taken_back: RefCell<Budget>,
@@ -32,6 +33,7 @@ impl Default for Streams {
         let now = Instant::now();
         Self(Rc::new(Shared {
             running: Cell::default(),
+            any_begun: Cell::new(false),
             idle_since: Cell::new(now),
             any_ended: Cell::new(false),
             taken_back: RefCell::new(Budget::new(TAKEN_BACK, TAKEN_BACK_PER_SECOND, now)),
@@ -45,6 +47,7 @@ impl Streams {
     /// Counts one in, until its place is dropped.
     pub(super) fn enter(&self) -> Place {
         self.0.running.set(self.0.running.get() + 1);
+        self.0.any_begun.set(true);
         Place(self.clone())
     }
 
@@ -52,6 +55,11 @@ impl Streams {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = self.0.running.get() == 0;
         idle.then(|| self.0.idle_since.get())
+    }
+
+    /// Whether there ever was one.
+    pub(super) fn any_begun(&self) -> bool {
+        self.0.any_begun.get()
     }
 
     /// Whether there ever was one that has ended.
