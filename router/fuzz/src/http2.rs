@@ -3,20 +3,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cell_router::account::body::Told;
 use cell_router::http1::io::Io;
-use cell_router::http2::Body;
+use cell_router::http2::{Body, BodyError};
 use cell_router::inbound::http2::serve;
 use cell_router::live::drain::Drain;
 use cell_router::wire::strict::Fault;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body::{Body as _, Frame};
+use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::LocalSet;
 
@@ -25,6 +27,9 @@ use super::connection::{CONFIG, RUNTIME};
 
 /// The preface, and settings that change nothing.
 const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The type beyond which bytes are sent as they are, and the bit beside it that has a frame sent with the one before.
+const LAST_TYPE: u8 = 0x20;
+const AT_ONCE: u8 = 0x80;
 /// Requests at once.
 const MAX_STREAMS: usize = 256;
 /// Bytes that a frame of nine may be answered with, and what is said however little comes.
@@ -49,11 +54,10 @@ impl Drop for Running {
     }
 }
 
-/// A client that sends its frames, and reads whatever it gets; between two pieces everybody else has a turn.
+/// A client that sends its frames, and reads whatever it gets; before each piece everybody else has a turn.
 struct Client {
     pieces: std::vec::IntoIter<Vec<u8>>,
     piece: Bytes,
-    pause: bool,
     seen: Rc<Seen>,
 }
 
@@ -67,11 +71,8 @@ impl AsyncRead for Client {
             && let Some(piece) = self.pieces.next()
         {
             self.piece = piece.into();
-            self.pause = !self.pause;
-            if self.pause {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let length = self.piece.len().min(into.remaining());
         into.put_slice(&self.piece.split_to(length));
@@ -102,23 +103,70 @@ impl Io for Client {
     fn reset_on_close(&self) {}
 }
 
-/// An answer that nobody is told of.
-struct Answer(Full<Bytes>);
+/// An answer: the request's body first, as it comes, if it was not read before.
+struct Answer {
+    upload: Option<Upload>,
+    words: Full<Bytes>,
+}
 
 impl http_body::Body for Answer {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.0).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        while let Some(upload) = &mut self.upload {
+            match ready!(upload.poll_data(context)) {
+                Some(data) => return Poll::Ready(Some(data.map(Frame::data))),
+                None => self.upload = None,
+            }
+        }
+        let words = Pin::new(&mut self.words);
+        words.poll_frame(context).map_err(|never| match never {})
     }
 }
 
 impl Told for Answer {
     fn client_stalled(&self) {}
+}
+
+/// A request's body while it is read.
+struct Upload {
+    body: Body,
+    promised: Option<u64>,
+    data: Vec<u8>,
+    seen: Rc<Seen>,
+}
+
+impl Upload {
+    async fn read(mut self) {
+        while let Some(Ok(_)) = poll_fn(|context| self.poll_data(context)).await {}
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Some(frame) = frame.transpose()? else {
+            let length = self.data.len() as u64;
+            assert!(self.promised.is_none_or(|promised| length == promised));
+            self.ends();
+            return Poll::Ready(None);
+        };
+        let data = frame.into_data().unwrap_or_default();
+        self.data.extend_from_slice(&data);
+        let length = self.data.len() as u64;
+        assert!(self.promised.is_none_or(|promised| length <= promised));
+        if self.promised == Some(length) {
+            // A cell that was told the length takes it for whole.
+            self.ends();
+        }
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    fn ends(&self) {
+        self.seen.whole.borrow_mut().push(self.data.clone());
+    }
 }
 
 /// What must hold for frames, each of which is spelled by its type, flags, stream and length, and for the bytes after
@@ -135,25 +183,32 @@ pub fn holds(data: &[u8]) {
     assert!(seen.written.get() <= most, "{} bytes", seen.written.get());
 }
 
-/// A type beyond those that are known ends the frames: what follows is sent as it is.
+/// Each comes by itself, or at once with the one before it. A type beyond those that are known ends the frames: what
+/// follows is sent as it is.
 fn frames(data: &[u8]) -> Vec<Vec<u8>> {
     let mut choices = Choices(data);
-    let mut frames = vec![BEGIN.to_vec()];
+    let mut pieces = vec![BEGIN.to_vec()];
     while !choices.0.is_empty() {
         let kind = choices.byte();
-        if kind > 0x20 {
-            frames.push(choices.0.to_vec());
-            break;
+        let at_once = kind & AT_ONCE != 0;
+        let kind = kind & !AT_ONCE;
+        let frame = if kind > LAST_TYPE {
+            std::mem::take(&mut choices.0).to_vec()
+        } else {
+            let (flags, stream, length) = (choices.byte(), choices.byte(), choices.byte());
+            let (payload, rest) = choices.0.split_at(choices.0.len().min(length.into()));
+            choices.0 = rest;
+            let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
+            let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, stream];
+            frame.extend_from_slice(payload);
+            frame
+        };
+        match pieces.last_mut() {
+            Some(piece) if at_once => piece.extend_from_slice(&frame),
+            Some(_) | None => pieces.push(frame),
         }
-        let (flags, stream, length) = (choices.byte(), choices.byte(), choices.byte());
-        let (payload, rest) = choices.0.split_at(choices.0.len().min(length.into()));
-        choices.0 = rest;
-        let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
-        let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, stream];
-        frame.extend_from_slice(payload);
-        frames.push(frame);
     }
-    frames
+    pieces
 }
 
 /// Bodies that the frames hold, to where they end: nothing that comes later is a part of them.
@@ -197,12 +252,11 @@ fn served(frames: Vec<Vec<u8>>) -> Rc<Seen> {
     let client = Client {
         piece: pieces.next().unwrap_or_default().into(),
         pieces,
-        pause: false,
         seen: Rc::clone(&seen),
     };
     let drain = Drain::default();
     let handle = |request| hand(request, Rc::clone(&seen));
-    let refuse = |fault: Fault| answer(fault.status());
+    let refuse = |fault: Fault| answer(fault.status(), None);
     let tasks = LocalSet::new();
     let signal = drain.signal();
     let serving = serve(client, Bytes::new(), &CONFIG, &signal, handle, refuse);
@@ -212,50 +266,42 @@ fn served(frames: Vec<Vec<u8>>) -> Rc<Seen> {
     seen
 }
 
-fn answer(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer(Full::from("ok")));
+fn answer(status: StatusCode, upload: Option<Upload>) -> Response<Answer> {
+    let words = Full::from("ok");
+    let mut response = Response::new(Answer { upload, words });
     *response.status_mut() = status;
     response
 }
 
-/// Answers a request: after its body, or without it where the target says so, or never.
+/// Answers a request after its body; or where the target says so with it, without it, or never.
 async fn hand(request: Request<Body>, seen: Rc<Seen>) -> Response<Answer> {
     seen.running.set(seen.running.get() + 1);
     let running = Running(Rc::clone(&seen));
     assert!(seen.running.get() <= MAX_STREAMS, "at once");
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
     assert!(head.headers.len() <= CONFIG.max_headers);
     let bytes = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         name.as_str().len() + value.len() + 32
     };
     let bytes: usize = head.headers.iter().map(bytes).sum();
     assert!(bytes <= CONFIG.max_head_bytes, "{bytes} bytes of fields");
+    let upload = Upload {
+        promised: body.size_hint().exact(),
+        data: Vec::new(),
+        body,
+        seen,
+    };
     let target = head.uri.path();
     if target.contains("refuse") {
-        return answer(StatusCode::PAYLOAD_TOO_LARGE);
+        return answer(StatusCode::PAYLOAD_TOO_LARGE, None);
     }
     if target.contains("never") {
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     }
-    let promised = http_body::Body::size_hint(&body).exact();
-    let mut data = Vec::new();
-    let whole = loop {
-        match body.frame().await {
-            None => break true,
-            Some(Err(_)) => break false,
-            Some(Ok(frame)) => {
-                if let Ok(some) = frame.into_data() {
-                    data.extend_from_slice(&some);
-                }
-            }
-        }
-    };
-    let length = data.len() as u64;
-    assert!(promised.is_none_or(|promised| length <= promised));
-    if whole {
-        assert!(promised.is_none_or(|promised| length == promised));
-        seen.whole.borrow_mut().push(data);
+    if target.contains("with") {
+        return answer(StatusCode::OK, Some(upload));
     }
+    upload.read().await;
     drop(running);
-    answer(StatusCode::OK)
+    answer(StatusCode::OK, None)
 }
