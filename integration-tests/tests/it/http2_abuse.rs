@@ -676,7 +676,7 @@ async fn broken_framing_ends_the_connection() {
             frame(DATA, 0, 1, [0; 17_000]),
             6,
         ),
-        ("a PING of seven bytes", frame(PING, 0, 0, [0; 7]), 1),
+        ("a PING of seven bytes", frame(PING, 0, 0, [0; 7]), 6),
         ("SETTINGS on a stream", frame(SETTINGS, 0, 1, []), 1),
         (
             "no head at all",

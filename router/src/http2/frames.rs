@@ -9,10 +9,22 @@ pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 /// `RST_STREAM` (RFC 9113 section 6.4).
 pub(super) const RST_STREAM: u8 = 3;
+/// `SETTINGS` (RFC 9113 section 6.5).
+pub(super) const SETTINGS: u8 = 4;
+/// `PING` (RFC 9113 section 6.7).
+pub(super) const PING: u8 = 6;
+/// `GOAWAY` (RFC 9113 section 6.8).
+pub(super) const GOAWAY: u8 = 7;
+/// `WINDOW_UPDATE` (RFC 9113 section 6.9).
+pub(super) const WINDOW_UPDATE: u8 = 8;
 /// `CONTINUATION` (RFC 9113 section 6.10).
 pub(super) const CONTINUATION: u8 = 9;
 /// The flag by which a head is complete (RFC 9113 sections 6.2 and 6.10).
 pub(super) const END_HEADERS: u8 = 4;
+/// The flag by which settings are acknowledged (RFC 9113 section 6.5).
+pub(super) const ACK: u8 = 1;
+/// Bytes of one setting (RFC 9113 section 6.5.1).
+const SETTING_BYTES: usize = 6;
 
 /// A frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +37,20 @@ pub(super) struct Frame {
     pub(super) flags: u8,
     /// Its stream; 0 is the connection.
     pub(super) stream: u32,
+}
+
+impl Frame {
+    /// Whether its length is one that its type does not have, which ends the connection (RFC 9113 sections 6.4 to 6.9).
+    pub(super) fn misfits(self) -> bool {
+        match self.kind {
+            SETTINGS if self.flags & ACK != 0 => self.length != 0,
+            SETTINGS => !self.length.is_multiple_of(SETTING_BYTES),
+            RST_STREAM | WINDOW_UPDATE => self.length != 4,
+            PING => self.length != 8,
+            GOAWAY => self.length < 8,
+            _ => false,
+        }
+    }
 }
 
 /// What has passed of a frame.
@@ -123,6 +149,32 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_types_have_but_some_lengths() {
+        for (kind, flags, fit, misfit) in [
+            (SETTINGS, 0, &[0, 6, 12][..], &[1, 5, 7][..]),
+            (SETTINGS, ACK, &[0], &[6]),
+            (RST_STREAM, 0, &[4], &[0, 3, 5]),
+            (WINDOW_UPDATE, 0, &[4], &[0, 3, 5]),
+            (PING, 0, &[8], &[0, 7, 9]),
+            (GOAWAY, 0, &[8, 9], &[0, 7]),
+            (DATA, 0, &[0, 1], &[]),
+        ] {
+            let misfits = |length: &usize| {
+                let (stream, length) = (0, *length);
+                Frame {
+                    length,
+                    kind,
+                    flags,
+                    stream,
+                }
+                .misfits()
+            };
+            assert!(!fit.iter().any(misfits), "{kind}");
+            assert!(misfit.iter().all(misfits), "{kind}");
+        }
+    }
 
     #[test]
     fn frames_are_found_however_they_come() {

@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, Passed, RST_STREAM, Scanner};
+use super::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, HEADERS, Passed, RST_STREAM, SETTINGS, Scanner,
+};
 
 /// The code of a reset for a malformed message (RFC 9113 section 7).
 const PROTOCOL_ERROR: u32 = 1;
@@ -31,6 +33,15 @@ const FOR_DOWNLOAD: u32 = 8;
 
 /// Requests of which it is remembered that h2 has not handed them on; those before them are forgotten.
 const REMEMBERED: usize = 512;
+
+/// What a client breaks the protocol by, where h2 lets it pass or gives another reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Its first frame is not its settings (RFC 9113 section 3.4).
+    Preface,
+    /// The length of a frame is one that its type does not have.
+    FrameSize,
+}
 
 /// Why h2 has refused a request by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +65,8 @@ struct State<I> {
 #[derive(Default)]
 struct Seen {
     flooded: bool,
+    begun: bool,
+    broken: Option<Broken>,
     heard: bool,
     head_since: Option<Instant>,
     /// The last stream that the client has opened.
@@ -74,6 +87,10 @@ impl Seen {
             }
             self.opened.push_back(stream);
         }
+    }
+
+    fn break_by(&mut self, broken: Broken) {
+        self.broken.get_or_insert(broken);
     }
 
     fn refuse(&mut self, stream: u32, why: Refused) {
@@ -114,6 +131,11 @@ impl<I> Watched<I> {
     /// Whether the client has sent more frames that ask for nothing than it may.
     pub fn flooded(&self) -> bool {
         self.0.borrow().seen.flooded
+    }
+
+    /// What the client has broken the protocol by. Nothing more of what it sends is handed on.
+    pub fn broken(&self) -> Option<Broken> {
+        self.0.borrow().seen.broken
     }
 
     /// Since when the client has been sending a head that has not ended yet.
@@ -167,6 +189,13 @@ impl<I> State<I> {
         } = self;
         seen.heard = true;
         reads.scan(bytes, |passed| match passed {
+            Passed::Began(frame) if frame.misfits() => seen.break_by(Broken::FrameSize),
+            Passed::Began(frame)
+                if !std::mem::replace(&mut seen.begun, true)
+                    && (frame.kind, frame.flags & ACK) != (SETTINGS, 0) =>
+            {
+                seen.break_by(Broken::Preface);
+            }
             Passed::Began(frame) => match frame.kind {
                 HEADERS => {
                     noise.earn(FOR_REQUEST);
@@ -215,15 +244,27 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let state = &mut *self.0.borrow_mut();
         let before = buffer.filled().len();
-        if state.ahead.is_empty() {
-            ready!(Pin::new(&mut state.io).poll_read(context, buffer))?;
-        } else {
-            let take = state.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&state.ahead[..take]);
-            state.ahead.advance(take);
+        loop {
+            if state.ahead.is_empty() {
+                ready!(Pin::new(&mut state.io).poll_read(context, buffer))?;
+            } else {
+                let take = state.ahead.len().min(buffer.remaining());
+                buffer.put_slice(&state.ahead[..take]);
+                state.ahead.advance(take);
+            }
+            let read = &buffer.filled()[before..];
+            if read.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if state.seen.broken.is_none() {
+                state.read(read);
+            }
+            if state.seen.broken.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            // h2 would end the connection for a reason of its own. Whoever polls it looks here next.
+            buffer.set_filled(before);
         }
-        state.read(&buffer.filled()[before..]);
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::http1::io::Io;
 use crate::http2::head;
 use crate::http2::stream::{self, Exchange};
-use crate::http2::watch::{Refused, Watched};
+use crate::http2::watch::{Broken, Refused, Watched};
 use crate::http2::window::{self, Windows};
 use crate::live::drain::{LAST_WORDS, Signal, Stop};
 use crate::wire::strict::Fault;
@@ -101,6 +101,13 @@ pub async fn serve<I, F, R, B>(
                 drop(refuse(Fault::Flood));
                 break Some(Reason::ENHANCE_YOUR_CALM);
             }
+            Event::Broken(broken) => {
+                drop(refuse(Fault::Http2Frames));
+                break Some(match broken {
+                    Broken::Preface => Reason::PROTOCOL_ERROR,
+                    Broken::FrameSize => Reason::FRAME_SIZE_ERROR,
+                });
+            }
             Event::HeadTimedOut => {
                 drop(refuse(Fault::TimedOut));
                 break Some(Reason::ENHANCE_YOUR_CALM);
@@ -164,6 +171,8 @@ enum Event {
     TakenBack,
     /// The client sends too many frames that ask for nothing.
     Flooded,
+    /// The client breaks the protocol in a way that h2 does not tell.
+    Broken(Broken),
     /// A head has not ended in time.
     HeadTimedOut,
     /// The client does not answer any more.
@@ -228,6 +237,9 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         self.streams.watch(context.waker());
         if self.watched.flooded() {
             return Poll::Ready(Event::Flooded);
+        }
+        if let Some(broken) = self.watched.broken() {
+            return Poll::Ready(Event::Broken(broken));
         }
         if let Some(refused) = self.watched.refused() {
             return Poll::Ready(Event::Refused(match refused {
