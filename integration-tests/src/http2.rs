@@ -30,7 +30,8 @@ pub const END_HEADERS: u8 = 4;
 /// Flag of an answer to `SETTINGS` or `PING`.
 pub const ACK: u8 = 1;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client sends first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One frame (RFC 9113 section 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use integration_tests::client::{self, Raw};
 use integration_tests::http2::{
-    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, RST_STREAM, Room,
-    WINDOW_UPDATE, frame, head, setting,
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, PREFACE,
+    RST_STREAM, Room, SETTINGS, WINDOW_UPDATE, frame, head, setting,
 };
 use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
@@ -473,22 +473,24 @@ async fn windows_grow_once_a_cell_has_taken_many() {
 async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
     let cell = ScriptedCell::listen().await;
     let options = options(json!({ "alice": at(cell.addr()) }));
-    let router = Router::start(options.args(["--idle-timeout-ms", "300"])).await;
+    let router = Router::start(options.args(["--idle-timeout-ms", "1000"])).await;
     let mut readers = Vec::new();
     // Whatever the kernel has room for, some of these end in what is beyond it.
     for size in (1..40).map(|pieces| pieces * 64 * 1024) {
         let socket = TcpSocket::new_v4().unwrap();
         // Room for a few segments, or else the kernel sends by its slow timers.
         socket.set_recv_buffer_size(128 * 1024).unwrap();
-        let raw = socket.connect(router.addr()).await.unwrap().into();
+        let mut raw: Raw = socket.connect(router.addr()).await.unwrap().into();
         let room = setting(INITIAL_WINDOW, 1 << 22);
-        let mut client = Frames::open(raw, &room).await.unwrap();
-        let room = frame(WINDOW_UPDATE, 0, 0, (1_u32 << 22).to_be_bytes());
-        client.send(room).await.unwrap();
-        client
-            .send(head(1, END_STREAM, &post("/late")))
-            .await
-            .unwrap();
+        let all = [
+            PREFACE.to_vec(),
+            frame(SETTINGS, 0, 0, room),
+            frame(WINDOW_UPDATE, 0, 0, (1_u32 << 22).to_be_bytes()),
+            head(1, END_STREAM, &post("/late")),
+        ];
+        // All at once: a connection on which nothing is asked for is let go soon.
+        raw.write(all.concat()).await.unwrap();
+        let client = Frames(raw);
         let (mut upstream, _) = cell.request().await;
         tokio::spawn(async move {
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
@@ -498,7 +500,7 @@ async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
         readers.push((size, client));
     }
     // Several idle connections, one after the other, are let go meanwhile.
-    for _ in 0..12 {
+    for _ in 0..4 {
         let mut idle = Frames::connect(router.addr(), &[]).await.unwrap();
         idle.end().await;
     }
