@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use bytes::Bytes;
 use cell_router::account::body::Told;
@@ -43,6 +44,8 @@ struct Seen {
     /// Bodies that were read to their ends.
     whole: RefCell<Vec<Vec<u8>>>,
     written: Cell<usize>,
+    /// Something did not hold while one ran; a task keeps its panic to itself.
+    broken: Cell<bool>,
 }
 
 /// Counts a request while it runs.
@@ -51,6 +54,9 @@ struct Running(Rc<Seen>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
+        self.0
+            .broken
+            .set(self.0.broken.get() || thread::panicking());
     }
 }
 
@@ -176,6 +182,7 @@ pub fn holds(data: &[u8]) {
     let bodies = bodies(&frames);
     let sent: usize = frames.iter().map(Vec::len).sum();
     let seen = served(frames);
+    assert!(!seen.broken.get(), "see the panic before");
     for body in &*seen.whole.borrow() {
         assert!(bodies.contains(body), "{body:?} was not sent");
     }
