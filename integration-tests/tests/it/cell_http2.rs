@@ -678,10 +678,11 @@ async fn a_connection_that_has_fallen_silent_is_left_for_a_fresh_one() {
         StatusCode::GATEWAY_TIMEOUT
     );
     let answered = getting(&router, "/next");
-    tokio::select! {
+    let mut fresh = tokio::select! {
         biased;
         _ = line.asked() => panic!("it goes where nobody answers"),
-        mut fresh = cell.line() => fresh.asked().await.answer(200, "ok"),
-    }
+        fresh = cell.line() => fresh,
+    };
+    fresh.asked().await.answer(200, "ok");
     assert_eq!(answered.await.unwrap().unwrap().text(), "ok");
 }
