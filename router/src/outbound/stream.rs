@@ -215,8 +215,9 @@ impl Upstream {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Its version is that of the hop to the cell (RFC 9110 section 2.5).
         *response.version_mut() = Version::HTTP_11;
+        let status = response.status();
         let headers = response.headers_mut();
-        hop_by_hop::strip_answer(headers);
+        hop_by_hop::strip_answer(status, headers);
         if !to.cell.may_replay {
             forward::unsteer(headers);
         }
@@ -518,7 +519,7 @@ impl Heralds {
         if asks && !self.expects {
             return;
         }
-        hop_by_hop::strip_answer(&mut headers);
+        hop_by_hop::strip_answer(status, &mut headers);
         if !self.may_replay {
             forward::unsteer(&mut headers);
         }

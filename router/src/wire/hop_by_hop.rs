@@ -1,5 +1,6 @@
 //! What belongs to one connection and must not be forwarded (RFC 9110 section 7.6.1).
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -47,11 +48,16 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// As [`strip`], for an answer. A length beside a transfer coding is no length and must not be forwarded (RFC 9112
-/// section 6.3).
-pub fn strip_answer(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+/// As [`strip`], for an answer with this status. A length beside a transfer coding is no length and must not be forwarded
+/// (RFC 9112 section 6.3), nor one of an answer that has no body (RFC 9110 section 8.6); one that is said twice is said
+/// once.
+pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
+    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    if bodiless || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        // Whoever framed the answer has seen that they are equal.
+        headers.insert(header::CONTENT_LENGTH, length);
     }
     strip(headers);
 }
@@ -141,6 +147,17 @@ mod tests {
             ("content-length", "3"),
         ];
         assert_eq!(left(&lines), ["content-length=3", "host=a"]);
+    }
+
+    #[test]
+    fn an_answer_has_one_length_if_it_has_a_body() {
+        for (status, kept) in [(100, 0), (103, 0), (204, 0), (200, 1), (304, 1)] {
+            let twice = [("content-length", "3"), ("content-length", "3")];
+            let mut headers = map(&twice);
+            strip_answer(StatusCode::from_u16(status).unwrap(), &mut headers);
+            let left = headers.get_all(header::CONTENT_LENGTH).iter().count();
+            assert_eq!(left, kept, "{status}");
+        }
     }
 
     #[test]
