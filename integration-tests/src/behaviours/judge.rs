@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::message::Message;
-use super::run::Observed;
+use super::run::{Got, Observed};
 use super::upstream::End;
 use super::{Case, Check, Right, Verdict};
 
@@ -84,11 +84,22 @@ fn refused(
     if requests.is_empty() && !silent {
         return (Verdict::Wrong, Some("the cell gets bytes".to_owned()));
     }
-    let status = answers.first().map(Message::status);
+    let http2 = observed.client.iter().any(|got| got.http2);
+    let reset = answers.first().is_some_and(|first| first.reset.is_some());
+    let given_up = |got: &Got| got.goaway().is_some_and(|code| code != 0);
+    if http2 && (reset || observed.client.iter().any(given_up)) {
+        return (Verdict::Right, None);
+    }
+    let status = answers
+        .first()
+        .map(Message::status)
+        .filter(|status| *status > 0);
     let ended = observed.client.iter().all(|got| got.end.is_some());
     let debatable = |fault: &str| (Verdict::Debatable, Some(fault.to_owned()));
     match status {
         Some(200) => (Verdict::Wrong, Some("it is passed over".to_owned())),
+        Some(status) if http2 && statuses.contains(&status) => (Verdict::Right, None),
+        Some(_) if http2 => debatable("another status"),
         Some(_) if !ended || (ends && !requests.is_empty()) => debatable("the connection goes on"),
         Some(status) if !statuses.contains(&status) => debatable("another status"),
         Some(_) if answers.len() > 1 && requests.is_empty() => debatable("two answers"),
@@ -129,16 +140,25 @@ impl<'a> View<'a> {
         match check {
             Check::Requests(count) => self.requests.len() == *count,
             Check::NothingElse => {
-                let (first, second) = (self.request(0), self.request(1));
                 let itself = |request: &Message| request.line.split(' ').nth(1) == Some("/x");
-                self.requests.len() <= 2
-                    && first.is_none_or(itself)
-                    && second.is_none_or(|second| second.line == FENCE)
+                let follows = |request: &Message| request.line == FENCE;
+                let count = |fits: &dyn Fn(&Message) -> bool| {
+                    self.requests.iter().filter(|(_, one)| fits(one)).count()
+                };
+                let (itself, follows) = (count(&itself), count(&follows));
+                itself <= 1 && follows <= 1 && itself + follows == self.requests.len()
             }
             Check::RequestsAtMost(count) => self.requests.len() <= *count,
             Check::Line(at, line) => request(at).is_some_and(|request| request.line == *line),
             Check::Has(at, name, value) => request(at)
                 .is_some_and(|request| request.values(name).collect::<Vec<_>>() == [*value]),
+            Check::Values(at, name, values) => request(at).is_some_and(|request| {
+                let got: Vec<_> = request.values(name).collect();
+                got == *values || got == [values.join(&b", "[..])]
+            }),
+            Check::Present(at, name) => {
+                request(at).is_some_and(|request| request.values(name).count() == 1)
+            }
             Check::Lacks(at, name) => {
                 request(at).is_some_and(|request| request.values(name).next().is_none())
             }
@@ -162,7 +182,10 @@ impl<'a> View<'a> {
             Check::CellClosed(at) => self.requests.get(*at).is_some_and(|(connection, _)| {
                 self.observed.cell.connections[*connection].end.is_some()
             }),
-            Check::Answered(count) => self.answers.len() == *count,
+            Check::Answered(count) => {
+                let answered = |answer: &&Message| answer.status() > 0;
+                self.answers.iter().filter(answered).count() == *count
+            }
             Check::Status(at, statuses) => {
                 answer(at).is_some_and(|answer| statuses.contains(&answer.status()))
             }
@@ -171,10 +194,15 @@ impl<'a> View<'a> {
             }
             Check::AnswerCut(at) => {
                 let ended = self.observed.client.iter().all(|got| got.end.is_some());
-                ended && answer(at).is_none_or(|answer| !answer.whole)
+                let reset = answer(at).is_some_and(|answer| answer.reset.is_some());
+                (ended || reset) && answer(at).is_none_or(|answer| !answer.whole)
             }
             Check::AnswerHas(at, name, value) => answer(at).is_some_and(|answer| {
                 answer.values(name).collect::<Vec<_>>() == [value.as_bytes()]
+            }),
+            Check::AnswerValues(at, name, values) => answer(at).is_some_and(|answer| {
+                let wanted = values.iter().map(|value| value.as_bytes());
+                answer.values(name).eq(wanted)
             }),
             Check::AnswerLacks(at, name) => {
                 answer(at).is_some_and(|answer| answer.values(name).next().is_none())
@@ -182,6 +210,43 @@ impl<'a> View<'a> {
             Check::AnswerTrailer(at, name) => {
                 answer(at).is_some_and(|answer| answer.whole && trailer(answer, name))
             }
+            Check::AnswerNoTrailer(at, name) => {
+                answer(at).is_some_and(|answer| answer.whole && !trailer(answer, name))
+            }
+            Check::Reset(at, codes) => answer(at)
+                .is_some_and(|answer| answer.reset.is_some_and(|code| codes.contains(&code))),
+            Check::Goaway(codes) => {
+                let given_up = |got: &Got| got.goaway().is_some_and(|code| codes.contains(&code));
+                self.observed.client.iter().any(given_up)
+            }
+            Check::Unanswered => self.observed.client.iter().all(|got| got.bytes.is_empty()),
+            Check::Refused(at) => {
+                let given_up = |got: &Got| got.goaway().is_some_and(|code| code != 0);
+                let refused = |answer: &Message| {
+                    answer.reset.is_some() || (400..500).contains(&answer.status())
+                };
+                answer(at).is_some_and(refused) || self.observed.client.iter().any(given_up)
+            }
+            Check::BodyCutOf(path) => {
+                let of = format!(" {path} ");
+                self.requests.iter().all(|(connection, request)| {
+                    let ended = self.observed.cell.connections[*connection].end.is_some();
+                    !request.line.contains(&of) || (ended && !request.whole)
+                })
+            }
+            Check::Over(at) => answer(at)
+                .is_some_and(|answer| answer.whole && answer.reset.is_some_and(|code| code == 0)),
+            Check::EndsItself => {
+                let first = self.observed.client.first();
+                first.is_some_and(|got| matches!(got.end, Some(End::Closed | End::Reset)))
+            }
+            Check::Served => self.observed.client.last().is_some_and(|got| {
+                let (answers, _) = got.answers();
+                answers
+                    .iter()
+                    .any(|answer| answer.whole && answer.body == b"ok")
+            }),
+            Check::Any(checks) => checks.iter().any(|check| self.holds(check)),
             Check::Interims(statuses) => {
                 let got: Vec<u16> = self.interim.iter().map(Message::status).collect();
                 got == *statuses
@@ -234,6 +299,14 @@ fn list(statuses: &[u16]) -> String {
     each.join(" or ")
 }
 
+fn codes_list(codes: &[u32]) -> String {
+    let each: Vec<_> = codes
+        .iter()
+        .map(|code| super::frames::code(*code))
+        .collect();
+    each.join(" or ")
+}
+
 fn nth(at: usize, of: &str) -> String {
     let first = ["first", "second", "third", "fourth"].get(at).copied();
     format!("{} {of}", first.unwrap_or("last"))
@@ -274,6 +347,13 @@ impl fmt::Display for Check {
                 )
             }
             Self::Has(at, name, _) => write!(f, "the cell gets `{name}` whole{}", of_request(at)),
+            Self::Values(at, name, values) => write!(
+                f,
+                "the cell gets `{name}` {} times{}",
+                values.len(),
+                of_request(at)
+            ),
+            Self::Present(at, name) => write!(f, "the cell gets one `{name}`{}", of_request(at)),
             Self::Lacks(at, name) => write!(f, "the cell gets no `{name}`{}", of_request(at)),
             Self::Body(at, body) => write!(f, "the cell gets {}{}", shown(body), of_request(at)),
             Self::BodyCut(at) => write!(f, "the cell sees a cut body{}", of_request(at)),
@@ -295,8 +375,36 @@ impl fmt::Display for Check {
             Self::AnswerHas(at, name, value) => {
                 write!(f, "{} has `{name}: {value}`", of_answer(at))
             }
+            Self::AnswerValues(at, name, values) => {
+                write!(f, "{} has `{name}` {} times", of_answer(at), values.len())
+            }
             Self::AnswerLacks(at, name) => write!(f, "{} has no `{name}`", of_answer(at)),
             Self::AnswerTrailer(at, name) => write!(f, "{} has trailer `{name}`", of_answer(at)),
+            Self::AnswerNoTrailer(at, name) => {
+                write!(f, "{} has no trailer `{name}`", of_answer(at))
+            }
+            Self::Reset(at, codes) => {
+                write!(f, "{} is reset with {}", of_answer(at), codes_list(codes))
+            }
+            Self::Goaway(codes) => {
+                write!(f, "the connection is given up with {}", codes_list(codes))
+            }
+            Self::Unanswered => f.write_str("no answer at all"),
+            Self::Refused(at) => write!(f, "{} is a refusal", of_answer(at)),
+            Self::BodyCutOf(path) => write!(f, "the cell sees no whole body for `{path}`"),
+            Self::Over(at) => write!(
+                f,
+                "after the {} the stream is reset without error",
+                of_answer(at)
+            ),
+            Self::EndsItself => f.write_str("the connection ends"),
+            Self::Served => f.write_str("the next client is served"),
+            Self::Any(checks) => {
+                for (at, check) in checks.iter().enumerate() {
+                    write!(f, "{}{check}", if at == 0 { "" } else { ", or " })?;
+                }
+                Ok(())
+            }
             Self::Interims([]) => f.write_str("no interim answer"),
             Self::Interims(statuses) => {
                 let each: Vec<_> = statuses.iter().map(u16::to_string).collect();

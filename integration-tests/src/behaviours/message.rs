@@ -32,6 +32,8 @@ pub struct Message {
     pub flaw: Option<&'static str>,
     /// It ends where the connection does.
     pub to_the_end: bool,
+    /// It was given up with this code (RFC 9113 section 7).
+    pub reset: Option<u32>,
     /// Where it lies in what came.
     pub span: Range<usize>,
 }
@@ -50,7 +52,12 @@ impl Message {
         values(&self.fields, name)
     }
 
-    fn interim(&self) -> bool {
+    /// Nothing more comes of it.
+    pub fn over(&self) -> bool {
+        self.whole || self.reset.is_some()
+    }
+
+    pub(super) fn interim(&self) -> bool {
         (100..200).contains(&self.status()) && self.status() != 101
     }
 }
@@ -94,6 +101,9 @@ fn message(bytes: &[u8], from: usize, role: Role, ended: bool) -> Option<Message
             Err(flaw) => message.flaw = message.flaw.or(Some(flaw)),
         }
     }
+    if role == Role::Request && message.values("host").count() > 1 {
+        message.flaw = message.flaw.or(Some("has several hosts"));
+    }
     let start = end + 4;
     message.span = from..start;
     let coding: Vec<&[u8]> = message.values("transfer-encoding").collect();
@@ -122,7 +132,7 @@ fn message(bytes: &[u8], from: usize, role: Role, ended: bool) -> Option<Message
     if bodiless {
         message.whole = true;
         if (status == 204 || (100..200).contains(&status))
-            && framing.is_some()
+            && !matches!(framing, None | Some(Some(0)))
             && role != Role::Request
         {
             message.flaw = message.flaw.or(Some("has framing where there is no body"));

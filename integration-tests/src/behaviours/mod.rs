@@ -5,6 +5,7 @@
 //! exactly what it got. `docs/behaviours.md` is made of the outcomes.
 
 pub mod cases;
+pub mod frames;
 pub mod judge;
 pub mod message;
 pub mod proxies;
@@ -15,8 +16,14 @@ pub mod upstream;
 /// Stands for the case's host in what a client sends.
 pub const HOST: &[u8] = b"HOST";
 
+/// Stands for the case's host where its length has been written before it, as in HTTP/2: it has that of every host.
+pub const AUTHORITY: &str = "cNNN.example.com";
+
+/// What opens a connection of HTTP/2 (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A class of behaviours: one section of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Section {
     /// Its heading.
     pub title: &'static str,
@@ -47,16 +54,20 @@ pub struct Case {
 /// What a client does. A step that waits for what does not come is over when the runner's patience is.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Sends these bytes; [`HOST`] in them is the case's host.
+    /// Sends these bytes; [`HOST`] and [`AUTHORITY`] in them are the case's host.
     Send(Vec<u8>),
     /// Waits until so many requests have reached the cell.
     Reached(usize),
     /// Waits until the cell has done so many of its turns.
     Done(usize),
-    /// Waits until so many answers have come whole over this connection.
+    /// Waits until so many answers have come whole over this connection, or were given up.
     Answers(usize),
+    /// Waits until the proxy has answered a `PING`, and so has seen all that was sent before it.
+    Pong,
     /// Waits for so many interim answers over this connection.
     Interim(usize),
+    /// Waits until the proxy has ended this connection.
+    End,
     /// Says that it sends no more.
     Finish,
     /// Closes the connection.
@@ -76,6 +87,8 @@ pub enum Turn {
     Bytes(usize),
     /// Writes these bytes.
     Write(Vec<u8>),
+    /// Reads on until these bytes have come.
+    Until(&'static [u8]),
     /// Reads on until the connection ends.
     Drain,
     /// Closes the connection.
@@ -129,6 +142,10 @@ pub enum Check {
     Line(usize, &'static str),
     /// A header line of a request at the cell, once: name in any case, value to the byte.
     Has(usize, &'static str, &'static [u8]),
+    /// The values of a field of a request at the cell, over its lines; joined by commas they are the same.
+    Values(usize, &'static str, &'static [&'static [u8]]),
+    /// A field is there, once, whatever its value.
+    Present(usize, &'static str),
     /// No such header line in a request at the cell.
     Lacks(usize, &'static str),
     /// The body of a request at the cell, whole.
@@ -153,10 +170,32 @@ pub enum Check {
     AnswerCut(usize),
     /// A header line of an answer.
     AnswerHas(usize, &'static str, &'static str),
+    /// The header lines of a field of an answer.
+    AnswerValues(usize, &'static str, &'static [&'static str]),
     /// No such header line in an answer.
     AnswerLacks(usize, &'static str),
     /// A trailer of an answer.
     AnswerTrailer(usize, &'static str),
+    /// No such trailer of an answer.
+    AnswerNoTrailer(usize, &'static str),
+    /// An answer is given up with one of these codes (RFC 9113 section 7).
+    Reset(usize, &'static [u32]),
+    /// The client's connection is given up with one of these codes.
+    Goaway(&'static [u32]),
+    /// The client gets not one byte.
+    Unanswered,
+    /// An answer is an error of the client's, or is given up, or the connection is.
+    Refused(usize),
+    /// The body of the request for this path is cut, and is seen to be, if it reaches the cell at all.
+    BodyCutOf(&'static str),
+    /// An answer came whole, and nothing more of its request is waited for.
+    Over(usize),
+    /// The proxy ends the client's first connection.
+    EndsItself,
+    /// The last of the client's connections gets the cell's usual answer.
+    Served,
+    /// One of these holds.
+    Any(Vec<Check>),
     /// The interim answers that the client gets, by status.
     Interims(&'static [u16]),
     /// The client gets these bytes after a switch of protocols.
@@ -202,6 +241,15 @@ impl Case {
             },
             exception: None,
         }
+    }
+
+    /// The client opens its first connection with HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        let first = self.client.iter().find_map(|step| match step {
+            Step::Send(bytes) => Some(bytes),
+            _ => None,
+        });
+        first.is_some_and(|bytes| bytes.starts_with(PREFACE))
     }
 
     /// Named as an exception, for this reason.
@@ -250,6 +298,18 @@ impl Case {
     /// What the cell does.
     pub fn cell(mut self, turns: Vec<Vec<Turn>>) -> Self {
         self.cell = turns;
+        self
+    }
+
+    /// A client that reads nothing for now.
+    pub fn resting(mut self) -> Self {
+        self.client.insert(0, Step::Rest);
+        self
+    }
+
+    /// Of which this must hold, and this should.
+    pub fn right_is(mut self, must: Vec<Check>, should: Vec<Check>) -> Self {
+        self.right = Right::Holds { must, should };
         self
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -20,22 +20,31 @@ const START: Duration = Duration::from_secs(10);
 
 /// The host of the case of this number.
 pub fn host(number: usize) -> String {
-    format!("c{number}.example.com")
+    format!("c{number:03}.example.com")
+}
+
+/// Where a proxy listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Front {
+    /// For HTTP/1.1.
+    pub http1: SocketAddr,
+    /// For HTTP/2 without TLS, with prior knowledge.
+    pub http2: SocketAddr,
 }
 
 /// The router before these cells, one for each case in turn.
-pub async fn router(cells: &[SocketAddr], binary: Option<PathBuf>) -> Router {
+pub async fn router(cells: &[SocketAddr], binary: PathBuf) -> Router {
     let entries: Map<_, _> = cells
         .iter()
         .enumerate()
         .map(|(number, cell)| {
             let entry = json!({ "address": cell.to_string() });
-            (format!("c{number}"), entry)
+            (format!("c{number:03}"), entry)
         })
         .collect();
     let registry = json!({ "version": 1, "domain": "example.com", "cells": entries });
     let mut options = RouterOptions::new(registry.to_string()).args(["--workers", "1"]);
-    options.binary = binary;
+    options.binary = Some(binary);
     Router::start(options).await
 }
 
@@ -45,7 +54,7 @@ pub struct Other {
     /// Its version, as it says it.
     pub version: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub front: Front,
     _process: Process,
     _folder: TempDir,
 }
@@ -67,13 +76,14 @@ pub async fn nginx(cells: &[SocketAddr]) -> io::Result<Other> {
 pub async fn nginx_at(cells: &[(String, SocketAddr)]) -> io::Result<Other> {
     let said = Command::new("nginx").arg("-v").output()?;
     let version = first_line(&said).replace("nginx version: ", "");
-    let (folder, address) = (tempfile::tempdir()?, free()?);
+    let (folder, front) = (tempfile::tempdir()?, free()?);
+    let (http1, http2) = (front.http1, front.http2);
     let mut servers = String::new();
     for (number, (host, cell)) in cells.iter().enumerate() {
         let _ = write!(
             servers,
             "  upstream c{number} {{ server {cell}; keepalive 8; }}
-  server {{ listen {address}; server_name {host}; location / {{ proxy_pass http://c{number}; }} }}
+  server {{ listen {http1}; listen {http2} http2; server_name {host}; location / {{ proxy_pass http://c{number}; }} }}
 "
         );
     }
@@ -89,6 +99,8 @@ http {{
   server_names_hash_max_size 8192;
   client_max_body_size 0;
   proxy_request_buffering off;
+  proxy_buffer_size 16k;
+  proxy_buffers 8 16k;
   proxy_http_version 1.1;
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   proxy_set_header Host $host;
@@ -96,7 +108,7 @@ http {{
   proxy_set_header X-Forwarded-Proto $scheme;
   proxy_set_header Upgrade $http_upgrade;
   proxy_set_header Connection $connection_upgrade;
-  server {{ listen {address} default_server; return 404; }}
+  server {{ listen {http1} default_server; listen {http2} http2 default_server; return 404; }}
 {servers}}}
 "
     );
@@ -105,7 +117,7 @@ http {{
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
     command.args(["-e", "stderr"]);
-    start("nginx", command, version, address, folder).await
+    start("nginx", command, version, front, folder).await
 }
 
 /// HAProxy before these cells.
@@ -119,7 +131,8 @@ pub async fn haproxy(cells: &[SocketAddr]) -> io::Result<Other> {
         .next()
         .unwrap_or_default()
         .replace("HAProxy version ", "haproxy/");
-    let (folder, address) = (tempfile::tempdir()?, free()?);
+    let (folder, front) = (tempfile::tempdir()?, free()?);
+    let (http1, http2) = (front.http1, front.http2);
     let (mut backends, mut map) = (String::new(), String::new());
     for (number, cell) in cells.iter().enumerate() {
         let _ = write!(backends, "backend c{number}\n  server cell {cell}\n");
@@ -140,7 +153,8 @@ defaults
   timeout http-request 60s
   timeout http-keep-alive 60s
 frontend front
-  bind {address}
+  bind {http1}
+  bind {http2} proto h2
   use_backend %[req.hdr(host),field(1,:),lower,map({hosts},nobody)]
   default_backend nobody
 backend nobody
@@ -152,20 +166,20 @@ backend nobody
     std::fs::write(&file, text)?;
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file);
-    start("haproxy", command, version, address, folder).await
+    start("haproxy", command, version, front, folder).await
 }
 
 async fn start(
     name: &str,
     mut command: Command,
     version: String,
-    address: SocketAddr,
+    front: Front,
     folder: TempDir,
 ) -> io::Result<Other> {
     let process = Process::spawn(name, &mut command, None)?;
     let listening = async {
         let mut looks = interval(Duration::from_millis(20));
-        while TcpStream::connect(address).await.is_err() {
+        while TcpStream::connect(front.http1).await.is_err() {
             looks.tick().await;
         }
     };
@@ -175,25 +189,24 @@ async fn start(
     }
     Ok(Other {
         version,
-        address,
+        front,
         _process: process,
         _folder: folder,
     })
 }
 
-/// An address that nobody listens at.
-fn free() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// Addresses that nobody listens at.
+fn free() -> io::Result<Front> {
+    let each = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let [http1, http2] = each;
+    Ok(Front {
+        http1: http1?.local_addr()?,
+        http2: http2?.local_addr()?,
+    })
 }
 
 fn first_line(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     text.lines().next().unwrap_or_default().trim().to_owned()
-}
-
-/// The release build of the router beside the running executable.
-pub fn beside_us() -> io::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    Ok(here.parent().unwrap_or(Path::new(".")).join("cell-router"))
 }

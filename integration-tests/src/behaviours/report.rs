@@ -2,9 +2,14 @@
 
 use std::fmt::Write as _;
 
+use super::frames;
+use super::message::sort;
 use super::run::Outcome;
 use super::upstream::End;
 use super::{Section, Verdict};
+
+/// Answers to one case that the table shows.
+const MOST: usize = 4;
 
 impl Verdict {
     /// Its mark in the table.
@@ -28,15 +33,29 @@ pub fn cell(outcome: &Outcome) -> String {
 
 /// The statuses that the client saw, and how its connection ended where that tells more.
 fn seen(outcome: &Outcome) -> String {
-    let (interim, finals, _) = outcome.observed.answers();
-    let mut words: Vec<String> = interim
-        .iter()
-        .chain(&finals)
-        .map(|answer| match answer.whole {
-            true => answer.status().to_string(),
-            false => format!("{} cut", answer.status()),
-        })
-        .collect();
+    let mut words = Vec::new();
+    for got in &outcome.observed.client {
+        let answers = sort(got.answers().0);
+        let answers = answers.0.iter().chain(&answers.1);
+        words.extend(
+            answers.filter_map(|answer| match (answer.status(), answer.reset) {
+                (0, Some(code)) => Some(frames::code(code)),
+                (0, None) => None,
+                (status, Some(code)) if !answer.whole => {
+                    Some(format!("{status} {}", frames::code(code)))
+                }
+                (status, _) if !answer.whole => Some(format!("{status} cut")),
+                (status, _) => Some(status.to_string()),
+            }),
+        );
+        let given_up = got.goaway().filter(|code| *code != 0);
+        words.extend(given_up.map(|code| format!("GOAWAY {}", frames::code(code))));
+    }
+    // Of a flood of answers as much as fits the table.
+    if words.len() > MOST {
+        let more = words.split_off(MOST).len();
+        words.push(format!("and {more} more"));
+    }
     if words.is_empty() {
         let end = outcome.observed.client.last().and_then(|got| got.end);
         words.push(
@@ -122,21 +141,47 @@ fn exceptions(page: &mut String, sections: &[Section]) {
     }
 }
 
-/// What a page says of the router: its rows up to its own column.
-pub fn first_column(page: &str) -> Vec<String> {
-    let sections = page
-        .split_once("\n## ")
-        .map_or("", |(_, sections)| sections);
+/// The rows of a page, each proxy's cell but its mark: what else is said there may come now so, now otherwise.
+pub fn rows(page: &str) -> Vec<[String; 5]> {
+    let sections = page.split_once("\n## ").map_or("", |(_, rest)| rest);
     let rows = sections.lines().filter(|line| line.starts_with("| "));
-    rows.map(|row| row.replace("\\|", "").split('|').take(4).collect())
-        .collect()
+    rows.filter_map(|row| {
+        // A bar that is text is escaped.
+        let row = row.replace("\\|", "\u{1}");
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, name, right, ours, second, third, _] = cells[..] else {
+            return None;
+        };
+        let mark = |cell: &str| cell.chars().take(1).collect();
+        let (ours, second, third) = (mark(ours), mark(second), mark(third));
+        Some([name.to_owned(), right.to_owned(), ours, second, third])
+    })
+    .collect()
+}
+
+/// Every byte of a case, both ways.
+pub fn bytes(outcome: &Outcome) -> String {
+    let mut text = format!("{}\n", cell(outcome));
+    for got in &outcome.observed.client {
+        let _ = writeln!(text, "  client got ({:?}): {}", got.end, shown(&got.bytes));
+    }
+    for connection in &outcome.observed.cell.connections {
+        let end = connection.end;
+        let _ = writeln!(text, "  cell got ({end:?}): {}", shown(&connection.got));
+    }
+    text
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let first = &bytes[..bytes.len().min(2000)];
+    format!("{} bytes \"{}\"", bytes.len(), first.escape_ascii())
 }
 
 const HEAD: &str = "\
 # Behaviours on hostile and unlucky input
 
 The same bytes, put to the router, to nginx and to HAProxy, each before a scripted cell that records byte for byte what
-it got. Made by `cargo run --release -p integration-tests --bin behaviours`; the router's column is held by
+it got. Made by `cargo run -p integration-tests --bin behaviours`; the router's column is held by
 `cargo test --workspace`, too. nginx and HAProxy run as in production, streaming: `proxy_request_buffering off`,
 `proxy_http_version 1.1` and idle connections to the cell that are kept; `http-reuse safe` and the defaults.
 

@@ -8,15 +8,19 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::frames::{frames, owed, received};
 use super::judge::judge;
-use super::message::{Message, Role, messages, sort};
+use super::message::{Message, Role, find, messages, sort};
+use super::proxies::Front;
 use super::upstream::{End, Seen, Upstream};
-use super::{Case, HOST, Section, Step, Verdict, proxies};
+use crate::http2::{ACK, PING};
 
-/// Cases that are run at once.
-const AT_ONCE: usize = 16;
+use super::{AUTHORITY, Case, HOST, PREFACE, Section, Step, Verdict, proxies};
+
+/// Cases that are run at once. Most wait most of the time.
+const AT_ONCE: usize = 1024;
 
 /// What came of a case.
 #[derive(Debug)]
@@ -25,8 +29,6 @@ pub struct Observed {
     pub client: Vec<Got>,
     /// What the cell saw.
     pub cell: Seen,
-    /// The client sent `HEAD`.
-    pub head_only: bool,
 }
 
 /// What a client got over one connection.
@@ -36,6 +38,10 @@ pub struct Got {
     pub bytes: Vec<u8>,
     /// How it ended; `None` if it did not.
     pub end: Option<End>,
+    /// It had sent `HEAD`.
+    head_only: bool,
+    /// It had opened it with HTTP/2.
+    pub http2: bool,
 }
 
 impl Observed {
@@ -43,7 +49,7 @@ impl Observed {
     pub fn answers(&self) -> (Vec<Message>, Vec<Message>, Vec<u8>) {
         let (mut interim, mut last, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for got in &self.client {
-            let (answers, left) = got.answers(self.head_only);
+            let (answers, left) = got.answers();
             rest.extend_from_slice(left);
             let (interims, finals) = sort(answers);
             interim.extend(interims);
@@ -54,13 +60,23 @@ impl Observed {
 }
 
 impl Got {
-    fn answers(&self, head_only: bool) -> (Vec<Message>, &[u8]) {
-        let role = if head_only {
+    /// The answers, and bytes that are none.
+    pub fn answers(&self) -> (Vec<Message>, &[u8]) {
+        if self.http2 {
+            return (received(&self.bytes, self.head_only).answers, &[]);
+        }
+        let role = if self.head_only {
             Role::HeadAnswer
         } else {
             Role::Answer
         };
         messages(&self.bytes, role, self.end == Some(End::Closed))
+    }
+
+    /// The code with which an HTTP/2 connection was given up.
+    pub fn goaway(&self) -> Option<u32> {
+        let http2 = self.http2.then(|| received(&self.bytes, self.head_only));
+        http2.and_then(|received| received.goaway)
     }
 }
 
@@ -75,28 +91,32 @@ pub struct Outcome {
     pub observed: Observed,
 }
 
-/// Puts `case` to the proxy at `address`, which leads to `upstream` by `host`. Nothing is waited for longer than
+/// Puts `case` to the proxy at `front`, which leads to `upstream` by `host`. Nothing is waited for longer than
 /// `patience`.
 ///
 /// # Errors
 /// The machine's: the proxy cannot be reached.
 pub async fn run(
     case: &Case,
-    address: SocketAddr,
+    front: Front,
     host: &str,
     upstream: &Upstream,
     patience: Duration,
 ) -> io::Result<Outcome> {
+    let address = if case.speaks_http2() {
+        front.http2
+    } else {
+        front.http1
+    };
     let mut client = Client {
         now: Wire::connect(address).await?,
         before: Vec::new(),
-        head_only: sends_head(case),
         patience,
     };
     for step in &case.client {
         client.step(step, address, host, upstream).await?;
     }
-    client.read_on().await;
+    client.now.read_on(patience).await;
     upstream.settle().await?;
     let until = Instant::now() + patience;
     let mut changes = upstream.changes();
@@ -112,7 +132,6 @@ pub async fn run(
         let observed = Observed {
             client: client.clone(),
             cell: upstream.seen(),
-            head_only: sends_head(case),
         };
         let (verdict, fault) = judge(case, &observed);
         let outcome = Outcome {
@@ -128,29 +147,29 @@ pub async fn run(
     }
 }
 
-fn sends_head(case: &Case) -> bool {
-    case.client
-        .iter()
-        .any(|step| matches!(step, Step::Send(bytes) if bytes.starts_with(b"HEAD ")))
-}
-
 /// `bytes` with the case's host in them.
 fn with_host(bytes: &[u8], host: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + host.len());
     let mut rest = bytes;
-    while let Some(at) = super::message::find(rest, HOST) {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(host.as_bytes());
-        rest = &rest[at + HOST.len()..];
+    while let Some(first) = rest.first() {
+        let stands = [HOST, AUTHORITY.as_bytes()];
+        match stands.iter().find_map(|name| rest.strip_prefix(*name)) {
+            Some(after) => {
+                out.extend_from_slice(host.as_bytes());
+                rest = after;
+            }
+            None => {
+                out.push(*first);
+                rest = &rest[1..];
+            }
+        }
     }
-    out.extend_from_slice(rest);
     out
 }
 
 struct Client {
     now: Wire,
     before: Vec<Wire>,
-    head_only: bool,
     patience: Duration,
 }
 
@@ -161,6 +180,10 @@ struct Wire {
     got: Got,
     /// Nothing is read for now.
     rests: bool,
+    /// How much has been looked at for what it asks of an HTTP/2 client.
+    seen: usize,
+    /// What is owed to the proxy, and not sent yet.
+    owed: Vec<u8>,
 }
 
 impl Wire {
@@ -173,6 +196,8 @@ impl Wire {
             write: Some(write),
             got: Got::default(),
             rests: false,
+            seen: 0,
+            owed: Vec::new(),
         })
     }
 
@@ -183,8 +208,23 @@ impl Wire {
         };
         match read.read_buf(&mut self.got.bytes).await {
             Ok(0) => self.got.end = Some(End::Closed),
-            Ok(_) => {}
+            Ok(_) => self.pay(),
             Err(_) => self.got.end = Some(End::Reset),
+        }
+    }
+
+    /// Acknowledges what has to be, in HTTP/2, unless something else is being written.
+    fn pay(&mut self) {
+        if !self.got.http2 {
+            return;
+        }
+        let (frames, read) = frames(&self.got.bytes[self.seen..]);
+        self.seen += read;
+        self.owed.extend(owed(&frames));
+        if let Some(write) = &self.write {
+            // Without room for these few bytes the proxy is not waiting for them.
+            let sent = write.try_write(&self.owed).unwrap_or_default();
+            self.owed.drain(..sent);
         }
     }
 
@@ -204,6 +244,17 @@ impl Wire {
             }
         }
         self.write = Some(write);
+        self.pay();
+    }
+
+    /// Reads until the connection ends, or nothing comes for as long as `patience`.
+    async fn read_on(&mut self, patience: Duration) {
+        self.rests = false;
+        while self.got.end.is_none() {
+            if timeout(patience, self.read()).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -219,6 +270,9 @@ impl Client {
         match step {
             Step::Send(bytes) => {
                 let bytes = with_host(bytes, host);
+                self.now.got.head_only |=
+                    bytes.starts_with(b"HEAD ") || find(&bytes, b"\x04HEAD").is_some();
+                self.now.got.http2 |= bytes.starts_with(PREFACE);
                 // A proxy that neither reads nor answers is seen to by whoever waits for the answer.
                 let _ = timeout_at(until, self.now.send(&bytes)).await;
             }
@@ -232,10 +286,12 @@ impl Client {
             }
             Step::Answers(count) => {
                 let enough = |(_, finals): (Vec<Message>, Vec<Message>)| {
-                    finals.iter().filter(|answer| answer.whole).count() >= *count
+                    finals.iter().filter(|answer| answer.over()).count() >= *count
                 };
                 self.until_got(until, enough).await;
             }
+            Step::End => self.now.read_on(self.patience).await,
+            Step::Pong => self.until_pong(until).await,
             Step::Interim(count) => {
                 self.until_got(until, |(interims, finals)| {
                     interims.len() >= *count || !finals.is_empty()
@@ -251,7 +307,7 @@ impl Client {
             Step::Leave => {
                 self.now.write = None;
                 self.now.read = None;
-                self.now.got.end = Some(End::Ours);
+                self.now.got.end.get_or_insert(End::Ours);
             }
             Step::Connect => {
                 let fresh = Wire::connect(address).await?;
@@ -279,23 +335,27 @@ impl Client {
         }
     }
 
-    async fn until_got(
-        &mut self,
-        until: Instant,
-        enough: impl Fn((Vec<Message>, Vec<Message>)) -> bool,
-    ) {
+    async fn until_pong(&mut self, until: Instant) {
+        let pong = |bytes: &[u8]| {
+            let (frames, _) = frames(bytes);
+            let mut pongs = frames.iter().filter(|frame| frame.kind == PING);
+            pongs.any(|frame| frame.flags & ACK != 0)
+        };
         self.now.rests = false;
-        while !enough(sort(self.now.got.answers(self.head_only).0)) && self.now.got.end.is_none() {
+        while !pong(&self.now.got.bytes) && self.now.got.end.is_none() {
             if timeout_at(until, self.now.read()).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn read_on(&mut self) {
+    async fn until_got(
+        &mut self,
+        until: Instant,
+        enough: impl Fn((Vec<Message>, Vec<Message>)) -> bool,
+    ) {
         self.now.rests = false;
-        while self.now.got.end.is_none() {
-            let until = Instant::now() + self.patience;
+        while !enough(sort(self.now.got.answers().0)) && self.now.got.end.is_none() {
             if timeout_at(until, self.now.read()).await.is_err() {
                 return;
             }
@@ -315,14 +375,14 @@ pub async fn cells(sections: &[Section]) -> io::Result<Vec<Upstream>> {
     Ok(cells)
 }
 
-/// Puts every case to the proxy at `address`, some at a time: the outcomes, section by section.
+/// Puts every case to the proxy at `front`, all at a time: the outcomes, section by section.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn all(
     sections: &[Section],
     cells: &[Upstream],
-    address: SocketAddr,
+    front: Front,
     patience: Duration,
 ) -> io::Result<Vec<Vec<Outcome>>> {
     let cases = sections.iter().flat_map(|section| &section.cases);
@@ -330,7 +390,7 @@ pub async fn all(
         .zip(cells)
         .enumerate()
         .map(|(number, (case, cell))| async move {
-            run(case, address, &proxies::host(number), cell, patience).await
+            run(case, front, &proxies::host(number), cell, patience).await
         })
         .collect();
     let outcomes: Vec<_> = stream::iter(runs).buffered(AT_ONCE).try_collect().await?;

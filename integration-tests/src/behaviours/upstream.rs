@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::message::{Message, Role, messages};
+use super::message::{Message, Role, find, messages};
 use super::{Turn, cases};
 
 /// What the runner writes to the upstream itself, to know that all before it has been seen.
@@ -232,6 +232,14 @@ impl Cell {
             }
             Turn::Bytes(count) => {
                 while !self.nth(nth, |message| message.body.len() >= count) {
+                    if let Some(end) = self.read().await {
+                        return Some(end);
+                    }
+                }
+                None
+            }
+            Turn::Until(bytes) => {
+                while find(&self.shared.lock().connections[self.at].got, bytes).is_none() {
                     if let Some(end) = self.read().await {
                         return Some(end);
                     }

@@ -1,15 +1,17 @@
 //! Makes `docs/behaviours.md`: router, nginx and HAProxy on the same inputs.
 //!
-//! `cargo run --release -p integration-tests --bin behaviours`, with nginx and haproxy installed. With `--check` nothing
-//! is written: the router has to be right in every row but the named exceptions, and what the page says of it has to be
-//! so.
+//! `cargo run -p integration-tests --bin behaviours`, with nginx and haproxy installed. With `--check` nothing is
+//! written: the router has to be right in every row but the named exceptions, and what the page says has to be so.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use integration_tests::Binaries;
+use integration_tests::behaviours::proxies::Front;
 use integration_tests::behaviours::report::{self, Column};
 use integration_tests::behaviours::upstream::Upstream;
 use integration_tests::behaviours::{Section, Verdict, cases, proxies, run};
@@ -20,10 +22,16 @@ struct Args {
     /// Compares with the page instead of writing it.
     #[arg(long)]
     check: bool,
+    /// Tries the router alone, and tells of the rows in which it is not right.
+    #[arg(long)]
+    router_only: bool,
+    /// Tries only rows with this in their name, shows every byte of them, and writes nothing.
+    #[arg(long)]
+    row: Option<String>,
     /// The page.
     #[arg(long, default_value = "docs/behaviours.md")]
     page: PathBuf,
-    /// The router's binary; the one beside this one unless given, built first.
+    /// The router's binary; built first unless given.
     #[arg(long)]
     router: Option<PathBuf>,
     /// How long anything is waited for, in milliseconds.
@@ -34,53 +42,86 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let args = Args::parse();
-    let patience = Duration::from_millis(args.patience_ms);
-    let sections = cases::sections();
+    let mut sections = cases::sections();
+    if let Some(part) = &args.row {
+        for section in &mut sections {
+            section.cases.retain(|case| case.name.contains(part));
+        }
+    }
+    let binary = match &args.router {
+        Some(binary) => binary.clone(),
+        None => Binaries::built().cell_router.clone(),
+    };
 
     let cells = run::cells(&sections).await?;
-    let router = proxies::router(&addresses(&cells), args.router.clone()).await;
+    let router = proxies::router(&addresses(&cells), binary).await;
     let version = format!("cell-router/{}", env!("CARGO_PKG_VERSION"));
-    let ours = column(
-        "router",
-        version,
-        &sections,
-        &cells,
-        router.addr(),
-        patience,
-    )
-    .await?;
+    let front = Front {
+        http1: router.addr(),
+        http2: router.addr(),
+    };
+    let ours = column("router", version, &sections, &cells, front, &args).await?;
     drop(router);
+    let wrong = wrong(&sections, &ours);
+    if args.router_only {
+        return all_right(&wrong);
+    }
 
     let cells = run::cells(&sections).await?;
     let nginx = proxies::nginx(&addresses(&cells)).await?;
-    let (version, address) = (nginx.version.clone(), nginx.address);
-    let second = column("nginx", version, &sections, &cells, address, patience).await?;
+    let (version, front) = (nginx.version.clone(), nginx.front);
+    let second = column("nginx", version, &sections, &cells, front, &args).await?;
     drop(nginx);
 
     let cells = run::cells(&sections).await?;
     let haproxy = proxies::haproxy(&addresses(&cells)).await?;
-    let (version, address) = (haproxy.version.clone(), haproxy.address);
-    let third = column("HAProxy", version, &sections, &cells, address, patience).await?;
+    let (version, front) = (haproxy.version.clone(), haproxy.front);
+    let third = column("HAProxy", version, &sections, &cells, front, &args).await?;
     drop(haproxy);
 
-    let wrong = wrong(&sections, &ours);
+    if args.row.is_some() {
+        return all_right(&wrong);
+    }
     let page = report::page(&sections, &[ours, second, third]);
     if args.check {
-        let old = std::fs::read_to_string(&args.page)?;
-        if report::first_column(&old) != report::first_column(&page) {
-            return Err(io::Error::other(
-                "docs/behaviours.md is not current: make it again",
-            ));
-        }
+        current(&std::fs::read_to_string(&args.page)?, &page)?;
     } else {
         std::fs::write(&args.page, page)?;
+    }
+    all_right(&wrong)
+}
+
+/// Compares what the page says with a fresh run: its rows, and the verdicts on the router. Of another verdict on a
+/// proxy of another make it only tells: those are what this machine has installed.
+fn current(old: &str, fresh: &str) -> io::Result<()> {
+    let (old, fresh) = (report::rows(old), report::rows(fresh));
+    let ours = |rows: &[[String; 5]]| {
+        let ours = rows.iter().map(|row| row[..3].to_vec());
+        ours.collect::<BTreeSet<_>>()
+    };
+    for (old, fresh) in old.iter().zip(&fresh) {
+        if old != fresh {
+            eprintln!("- {}\n+ {}", old.join(" | "), fresh.join(" | "));
+        }
+    }
+    if ours(&old) == ours(&fresh) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "docs/behaviours.md is not current: make it again",
+    ))
+}
+
+fn all_right(wrong: &[String]) -> io::Result<()> {
+    for row in wrong {
+        eprintln!("{row}");
     }
     if wrong.is_empty() {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "the router is not right in:\n{}",
-        wrong.join("\n")
+        "{} rows in which the router is not right",
+        wrong.len()
     )))
 }
 
@@ -93,10 +134,18 @@ async fn column(
     version: String,
     sections: &[Section],
     cells: &[Upstream],
-    address: SocketAddr,
-    patience: Duration,
+    front: Front,
+    args: &Args,
 ) -> io::Result<Column> {
-    let outcomes = run::all(sections, cells, address, patience).await?;
+    let patience = Duration::from_millis(args.patience_ms);
+    let outcomes = run::all(sections, cells, front, patience).await?;
+    if args.row.is_some() {
+        for (section, outcomes) in sections.iter().zip(&outcomes) {
+            for (case, outcome) in section.cases.iter().zip(outcomes) {
+                println!("{name}: {}\n{}", case.name, report::bytes(outcome));
+            }
+        }
+    }
     let cells = outcomes
         .iter()
         .map(|section| {
@@ -113,13 +162,13 @@ async fn column(
     })
 }
 
-/// Rows in which the router is not right, and which are no named exceptions.
+/// Rows in which the router is not right, and which are no named exceptions; and exceptions in which it is.
 fn wrong(sections: &[Section], ours: &Column) -> Vec<String> {
     let rows = sections
         .iter()
         .zip(&ours.cells)
         .flat_map(|(section, cells)| section.cases.iter().zip(cells));
-    rows.filter(|(case, (verdict, _))| *verdict != Verdict::Right && !case.excepted())
+    rows.filter(|(case, (verdict, _))| (*verdict == Verdict::Right) == case.excepted())
         .map(|(case, (_, seen))| format!("{}: {seen}", case.name))
         .collect()
 }

@@ -2,7 +2,19 @@
 
 // One row a line where it fits: these files are tables.
 #[rustfmt::skip]
+mod answers;
+#[rustfmt::skip]
+mod bodies;
+#[rustfmt::skip]
+mod frames;
+#[rustfmt::skip]
 mod framing;
+#[rustfmt::skip]
+mod heads;
+#[rustfmt::skip]
+mod http2;
+#[rustfmt::skip]
+mod once;
 #[rustfmt::skip]
 mod targets;
 
@@ -10,9 +22,17 @@ use super::Section;
 
 /// All classes.
 pub fn sections() -> Vec<Section> {
-    let mut sections = framing::sections();
-    sections.extend(targets::sections());
-    sections
+    [
+        framing::sections(),
+        targets::sections(),
+        heads::sections(),
+        answers::sections(),
+        bodies::sections(),
+        once::sections(),
+        http2::sections(),
+        frames::sections(),
+    ]
+    .concat()
 }
 
 /// The request that follows one that may be refused, on the same connection.
@@ -38,4 +58,9 @@ fn get(lines: &str) -> Vec<u8> {
 /// `POST /x` in chunks, with these bytes after its head.
 fn chunked(rest: &str) -> Vec<u8> {
     post("transfer-encoding: chunked\r\n", rest)
+}
+
+/// A cell's 200 with these header lines, each with its end, and these bytes after them.
+fn answer(lines: &str, rest: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\n{lines}\r\n{rest}").into_bytes()
 }
