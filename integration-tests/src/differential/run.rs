@@ -91,7 +91,7 @@ async fn one_round(options: &Options, round: u64, end: Option<Instant>) -> io::R
         false => None,
     };
     let router = start(&lanes, options.router.clone()).await;
-    let to = (router.addr(), nginx.as_ref().map(|nginx| nginx.address));
+    let to = (router.addr(), nginx.as_ref().map(|nginx| nginx.front.http1));
     let (rows, mut running) = (options.rows, JoinSet::new());
     for mut lane in lanes {
         running.spawn(async move {

@@ -273,10 +273,12 @@ async fn an_authority_beside_the_registry_is_read_with_it() {
             .contains("$.cells.alice.tls: the file ca.pem: it holds no certificate")
     });
     problem.await;
+    // The cell stays as it was.
+    assert_eq!(said(&router, "registry loaded").await["flagged"], 1);
 
     new.write(&file);
     router.hang_up();
-    said(&router, "registry loaded").await;
+    assert_eq!(said(&router, "registry loaded").await["flagged"], 0);
     let answered = tokio::spawn(client::get(router.addr(), HOST, "/"));
     let (socket, _) = listener.accept().await.unwrap();
     let mut stream = new.certify("localhost").0.accept(socket).await.unwrap();

@@ -493,7 +493,8 @@ async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
         let client = Frames(raw);
         let (mut upstream, _) = cell.request().await;
         tokio::spawn(async move {
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n");
             upstream.write(answer).await?;
             upstream.write(vec![b'x'; size]).await
         });
