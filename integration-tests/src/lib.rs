@@ -3,6 +3,7 @@
 //! Everything listens on the loopback interface, on a free port, and ends when its value is dropped.
 
 pub mod behaviours;
+pub mod benchmark;
 pub mod client;
 pub mod differential;
 pub mod fly;
