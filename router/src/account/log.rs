@@ -20,7 +20,7 @@ const GATHER_BYTES: usize = 64 * 1024;
 pub struct AccessLog {
     format: LogFormat,
     tally: Arc<Tally>,
-    waiting: RefCell<Vec<u8>>,
+    waiting: RefCell<String>,
     scheduled: Cell<bool>,
     some: Notify,
 }
@@ -47,11 +47,11 @@ impl AccessLog {
         &self.tally
     }
 
-    /// Adds one line, which ends with a line feed.
-    pub fn write(&self, line: &str) {
+    /// Adds what `write` adds: one line, which ends with a line feed.
+    pub fn write(&self, write: impl FnOnce(&mut String)) {
         let full = {
             let mut waiting = self.waiting.borrow_mut();
-            waiting.extend_from_slice(line.as_bytes());
+            write(&mut waiting);
             waiting.len() >= GATHER_BYTES
         };
         if full {
@@ -67,7 +67,7 @@ impl AccessLog {
         if !waiting.is_empty() {
             // A reader of the log that is gone must not stop the requests.
             let mut out = std::io::stdout().lock();
-            let _ = out.write_all(&waiting).and_then(|()| out.flush());
+            let _ = out.write_all(waiting.as_bytes()).and_then(|()| out.flush());
             waiting.clear();
         }
     }

@@ -193,36 +193,37 @@ impl Record {
         self.blame.get().or_else(left).or_else(bodies)
     }
 
-    fn line(&self) -> String {
+    fn line(&self, into: &mut String) {
         match self.log.format() {
-            LogFormat::Json => self.json(),
-            LogFormat::Text => self.text(),
+            LogFormat::Json => self.json(into),
+            LogFormat::Text => self.text(into),
         }
     }
 
-    fn json(&self) -> String {
-        let mut line = JsonLine::new();
-        line.text("time", &timestamp());
+    fn json(&self, into: &mut String) {
+        let mut line = JsonLine::new(into);
+        line.quoted("time", timestamp);
         line.text("request_id", self.id.to_str().unwrap_or_default());
-        line.display("client", self.client.to_canonical());
+        let client = self.client.to_canonical();
+        line.quoted("client", |line| address(line, client));
         line.text("method", self.method.as_str());
         line.text("host", &self.host);
         line.text("path", &self.path);
         line.text("version", version_name(self.version));
-        line.display_bare("status", self.status());
+        line.number("status", self.status().into());
         if let Some(cell) = self.cell.get() {
             line.text("cell", cell.as_str());
         }
         line.text("lane", self.lane.get());
         line.text("reason", self.reason());
         if let Some(upstream) = self.upstream.get() {
-            line.display("upstream", upstream);
+            line.quoted("upstream", |line| socket(line, upstream));
         }
         if let Some(waited) = self.waited.get() {
-            line.display_bare("waited_ms", waited.as_millis());
+            line.number("waited_ms", whole_millis(waited));
         }
-        line.display_bare("bytes_in", self.bytes_in.get());
-        line.display_bare("bytes_out", self.bytes_out.get());
+        line.number("bytes_in", self.bytes_in.get());
+        line.number("bytes_out", self.bytes_out.get());
         for (name, ending) in [
             ("request_body", self.request_ended.get()),
             ("response_body", self.response_ended.get()),
@@ -238,20 +239,19 @@ impl Record {
             line.text("error", error);
         }
         if let Some(first_byte) = self.first_byte.get() {
-            line.display_bare("first_byte_ms", Millis(first_byte));
+            line.millis("first_byte_ms", first_byte);
         }
-        line.display_bare("duration_ms", Millis(self.began.elapsed()));
-        line.end()
+        line.millis("duration_ms", self.began.elapsed());
+        line.end();
     }
 
-    fn text(&self) -> String {
-        let mut line = String::with_capacity(160);
+    fn text(&self, line: &mut String) {
+        timestamp(line);
         let cell = self.cell.get().map_or("-", CellName::as_str);
         // Writing to a string cannot fail.
         let _ = write!(
             line,
-            "{} {} {} {}{} -> {} {} {}/{} in={} out={} {}ms",
-            timestamp(),
+            " {} {} {}{} -> {} {} {}/{} in={} out={} {}ms",
             self.client.to_canonical(),
             self.method,
             Visible(&self.host),
@@ -274,13 +274,12 @@ impl Record {
             let _ = write!(line, " error={:?}", error);
         }
         line.push('\n');
-        line
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.log.write(&self.line());
+        self.log.write(|log| self.line(log));
         self.log.tally().request(&Outcome {
             kind: Kind {
                 lane: self.lane.get(),
@@ -321,9 +320,61 @@ fn version_name(version: Version) -> &'static str {
     }
 }
 
-/// Now, as RFC 3339 with milliseconds.
-fn timestamp() -> String {
-    rfc3339(std::time::SystemTime::now())
+/// Writes a number.
+fn number(into: &mut String, number: u64) {
+    into.push_str(itoa::Buffer::new().format(number));
+}
+
+fn address(into: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing to a string cannot fail.
+        let _ = write!(into, "{address}");
+        return;
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            into.push('.');
+        }
+        number(into, octet.into());
+    }
+}
+
+fn socket(into: &mut String, socket: SocketAddr) {
+    if let SocketAddr::V6(socket) = socket {
+        let _ = write!(into, "{socket}");
+        return;
+    }
+    address(into, socket.ip());
+    into.push(':');
+    number(into, socket.port().into());
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes the time that it is, as RFC 3339 with milliseconds. What is the same for all of a second is made once.
+fn timestamp(into: &mut String) {
+    thread_local! {
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = std::time::SystemTime::now();
+    let since = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            *second = since.as_secs();
+            *text = rfc3339(now);
+            text.truncate("2026-01-01T00:00:00.".len());
+        }
+        into.push_str(text);
+    });
+    let millis = since.subsec_millis();
+    for digit in [millis / 100, millis / 10 % 10, millis % 10] {
+        into.push(char::from_digit(digit, 10).unwrap_or('0'));
+    }
+    into.push('Z');
 }
 
 /// A time as RFC 3339 with milliseconds, in UTC.
@@ -385,17 +436,16 @@ impl std::fmt::Display for Visible<'_> {
 }
 
 /// One JSON object, field by field, without a tree in between.
-struct JsonLine(String);
+struct JsonLine<'a>(&'a mut String);
 
-impl JsonLine {
-    fn new() -> Self {
-        let mut line = String::with_capacity(384);
-        line.push('{');
-        Self(line)
+impl<'a> JsonLine<'a> {
+    fn new(into: &'a mut String) -> Self {
+        into.push('{');
+        Self(into)
     }
 
     fn name(&mut self, name: &'static str) {
-        if self.0.len() > 1 {
+        if !self.0.ends_with('{') {
             self.0.push(',');
         }
         self.0.push('"');
@@ -417,21 +467,29 @@ impl JsonLine {
         }
     }
 
-    /// A value that needs no escaping, in quotes.
-    fn display(&mut self, name: &'static str, value: impl std::fmt::Display) {
+    /// What `write` writes, in quotes; it needs no escaping.
+    fn quoted(&mut self, name: &'static str, write: impl FnOnce(&mut String)) {
         self.name(name);
-        let _ = write!(self.0, "\"{value}\"");
+        self.0.push('"');
+        write(self.0);
+        self.0.push('"');
     }
 
-    /// A number.
-    fn display_bare(&mut self, name: &'static str, value: impl std::fmt::Display) {
+    fn number(&mut self, name: &'static str, value: u64) {
         self.name(name);
-        let _ = write!(self.0, "{value}");
+        number(self.0, value);
     }
 
-    fn end(mut self) -> String {
+    /// A duration in milliseconds, with one decimal.
+    fn millis(&mut self, name: &'static str, value: Duration) {
+        let tenths = u64::try_from(value.as_micros() / 100).unwrap_or(u64::MAX);
+        self.number(name, tenths / 10);
+        self.0.push('.');
+        number(self.0, tenths % 10);
+    }
+
+    fn end(self) {
         self.0.push_str("}\n");
-        self.0
     }
 }
 
@@ -454,15 +512,32 @@ mod tests {
 
     #[test]
     fn a_json_line_is_json_whatever_is_in_it() {
-        let mut line = JsonLine::new();
+        let mut text = String::from("the line before\n");
+        let mut line = JsonLine::new(&mut text);
         line.text("a", "plain");
         line.text("b", "quote \" backslash \\ line\nend");
-        line.display_bare("c", 7);
-        let line = line.end();
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line.number("c", 7);
+        line.millis("d", Duration::from_micros(12_345));
+        line.quoted("e", |line| socket(line, "10.2.0.255:80".parse().unwrap()));
+        line.quoted("f", |line| socket(line, "[fd00::1]:80".parse().unwrap()));
+        line.end();
+        let line = text.lines().nth(1).unwrap();
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(value["b"], "quote \" backslash \\ line\nend");
         assert_eq!(value["c"], 7);
-        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(value["d"], 12.3);
+        assert_eq!(value["e"], "10.2.0.255:80");
+        assert_eq!(value["f"], "[fd00::1]:80");
+        assert_eq!(text.matches('\n').count(), 2);
+    }
+
+    #[test]
+    fn the_time_is_written_as_it_is() {
+        let before = rfc3339(std::time::SystemTime::now());
+        let mut now = String::new();
+        timestamp(&mut now);
+        let after = rfc3339(std::time::SystemTime::now());
+        assert!(before <= now && now <= after, "{before} {now} {after}");
     }
 
     #[test]
