@@ -13,6 +13,10 @@ use crate::Binaries;
 use crate::fly::Fly;
 use crate::process::{Echo, Process};
 
+/// Settings that every router gets from whoever runs the tests: `CELL_ROUTER_SPLICE_FROM=1` runs them with bodies that
+/// stay in the kernel.
+const THROUGH: [&str; 1] = ["CELL_ROUTER_SPLICE_FROM"];
+
 /// How a router is started.
 #[derive(Debug, Default)]
 pub struct RouterOptions {
@@ -160,6 +164,7 @@ impl Router {
             .args(["--log-format", options.log_format.unwrap_or("json")])
             .args(options.args)
             .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| THROUGH.contains(&name.as_str())))
             .envs(options.env);
         let process = Process::spawn("cell-router", &mut command, options.echo);
         (

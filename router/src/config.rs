@@ -162,6 +162,10 @@ pub struct Settings {
     /// Idle connections to a cell that each worker keeps for reuse.
     #[arg(long, env = "CELL_ROUTER_POOL_SIZE", default_value_t = 32)]
     pub pool_size: usize,
+    /// From how many bytes on, that are to come at once, a body goes from socket to socket within the kernel instead of
+    /// being copied: those of HTTP/1.1 on both sides, without TLS. The default is where it begins to pay.
+    #[arg(long, env = "CELL_ROUTER_SPLICE_FROM", default_value_t = 65_536)]
+    pub splice_from: u64,
     /// How long an idle connection to a cell is kept, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_POOL_IDLE_MS", default_value_t = 15_000)]
     pub pool_idle_ms: u64,
@@ -234,6 +238,8 @@ pub struct Config {
     pub tls_handshake_timeout: Duration,
     /// The most waiting requests.
     pub max_held: usize,
+    /// From how many bytes on, that are to come at once, a body stays in the kernel between two plain sockets.
+    pub splice_from: u64,
     /// Idle connections kept for each cell and worker.
     pub pool_size: usize,
     /// For how long.
@@ -331,6 +337,7 @@ impl Settings {
             max_tls_handshakes: usize::try_from(self.max_tls_handshakes).unwrap_or(usize::MAX),
             tls_handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
             max_held: usize::try_from(self.max_held).unwrap_or(usize::MAX),
+            splice_from: self.splice_from,
             pool_size: self.pool_size,
             pool_idle: Duration::from_millis(self.pool_idle_ms),
             drain: Duration::from_millis(self.drain_ms),

@@ -99,6 +99,7 @@ async fn serve(
         waker,
         cells: Arc::clone(&cells),
         max_held: config.max_held,
+        splice_from: config.splice_from,
         signal: signal.clone(),
         changes: publisher.subscribe(),
         tally: Arc::clone(log.tally()),

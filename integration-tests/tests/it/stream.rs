@@ -10,6 +10,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use integration_tests::client::{self, Http, Raw};
 use integration_tests::fly::MachineSpec;
+use integration_tests::{Router, ScriptedCell};
 use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
@@ -89,6 +90,57 @@ async fn a_gibibyte_goes_through_in_constant_memory() {
     let peak = router.peak_memory_bytes();
     println!("peak memory of the router: {} KiB", peak / 1024);
     assert!(peak < MEMORY, "{peak}");
+}
+
+/// Pipes that the router has open beside those that it was started with.
+fn pipes(router: &Router) -> usize {
+    let folder = format!("/proc/{}/fd", router.process().id());
+    let open = std::fs::read_dir(folder).unwrap();
+    let links = open.filter_map(|open| std::fs::read_link(open.unwrap().path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+#[tokio::test]
+async fn large_bodies_stay_in_the_kernel_between_plain_sockets() {
+    const BYTES: u64 = 4 * MIB;
+    let cell = ScriptedCell::listen().await;
+    let registry = json!({ "alice": at(cell.addr()) });
+    let router = Router::start(options(registry).env("CELL_ROUTER_SPLICE_FROM", "65536")).await;
+    let before = pipes(&router);
+    for (version, bytes, stays) in [
+        (Http::Two, BYTES, false),
+        (Http::One, 32 * 1024, false),
+        (Http::One, BYTES, true),
+    ] {
+        let request = put("big", Some(bytes)).body(client::chunked(pieces(bytes)));
+        let answering = async {
+            let mut upstream = cell.accept().await;
+            let head = upstream.head().await.unwrap();
+            assert!(head.contains(&format!("content-length: {bytes}")), "{head}");
+            let mut digest = Context::new(&SHA256);
+            digest.update(
+                &upstream
+                    .bytes(usize::try_from(bytes).unwrap())
+                    .await
+                    .unwrap(),
+            );
+            assert_eq!(hex(digest), digest_of_pieces(bytes));
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+            upstream.write(head).await.unwrap();
+            let body: Vec<Bytes> = pieces(bytes).collect().await;
+            upstream.write(body.concat()).await.unwrap();
+            upstream
+        };
+        let asking = client::send(router.addr(), version, request.unwrap());
+        let (answer, _upstream) = tokio::join!(asking, answering);
+        let mut digest = Context::new(&SHA256);
+        digest.update(&answer.unwrap().body);
+        assert_eq!(hex(digest), digest_of_pieces(bytes));
+        assert_eq!(pipes(&router) > before, stays, "{version:?} {bytes}");
+    }
 }
 
 #[tokio::test]

@@ -175,7 +175,10 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
     let request = Request::builder().method(&asked.method).uri("/a").body(());
     let (head, ()) = request.expect("a request").into_parts();
     let (framing, body) = match asked.method {
-        Method::POST => (Framing::Chunked, Some(Full::new(Bytes::from_static(b"up")))),
+        Method::POST => (
+            Framing::Chunked,
+            Some(Full::new(Bytes::from_static(b"up").into())),
+        ),
         _ => (Framing::None, None),
     };
     let exchange = Exchange::begin(io, true, &head, framing, body);
@@ -204,7 +207,7 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
     while let Some(frame) = body.frame().await {
         let mut seen = seen.borrow_mut();
         match frame.map(|frame| frame.into_data()) {
-            Ok(Ok(data)) => seen.body.extend_from_slice(&data),
+            Ok(Ok(data)) => seen.body.extend_from_slice(&data.into_bytes()),
             Ok(Err(frame)) => seen.trailers = frame.into_trailers().unwrap_or_default(),
             Err(error) => {
                 seen.end = match error {

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use cell_router::config::{Config, Place, Settings};
-use cell_router::http1::Fault;
 use cell_router::http1::connection::Body;
 use cell_router::http1::io::Io;
+use cell_router::http1::{Fault, Piece};
 use cell_router::inbound::http1::serve;
 use cell_router::live::drain::Drain;
 use clap::{Args as _, FromArgMatches as _};
@@ -126,7 +126,7 @@ fn served(pieces: &[&[u8]]) -> Seen {
     let refuse = |fault: Fault| {
         let before = seen.borrow_mut().fault.replace(fault);
         assert_eq!(before, None, "a connection is refused once");
-        let mut response = Response::new(Full::new(Bytes::new()));
+        let mut response = Response::new(Full::new(Piece::default()));
         *response.status_mut() = fault.status();
         response
     };
@@ -146,10 +146,10 @@ fn served(pieces: &[&[u8]]) -> Seen {
 }
 
 /// Answers a request: after its body, or without it where the target says so.
-async fn hand(request: Request<Body>, seen: &RefCell<Seen>) -> Response<Full<Bytes>> {
+async fn hand(request: Request<Body>, seen: &RefCell<Seen>) -> Response<Full<Piece>> {
     let (head, mut body) = request.into_parts();
     let target = head.uri.to_string();
-    let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
+    let mut response = Response::new(Full::new(Bytes::from_static(b"ok").into()));
     if target.contains("refuse") {
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
     }
@@ -169,7 +169,7 @@ async fn hand(request: Request<Body>, seen: &RefCell<Seen>) -> Response<Full<Byt
             None => break Ok((data, trailers)),
             Some(Err(_)) => break Err(()),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(some) => data.extend_from_slice(&some),
+                Ok(some) => data.extend_from_slice(&some.into_bytes()),
                 Err(frame) => trailers = frame.trailers_ref().map_or(0, http::HeaderMap::len),
             },
         }

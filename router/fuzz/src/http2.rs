@@ -12,6 +12,7 @@ use std::thread;
 
 use bytes::Bytes;
 use cell_router::account::body::Told;
+use cell_router::http1::Piece;
 use cell_router::http1::io::Io;
 use cell_router::http2::{Body, BodyError};
 use cell_router::inbound::http2::serve;
@@ -112,20 +113,20 @@ impl Io for Client {
 /// An answer: the request's body first, as it comes, if it was not read before.
 struct Answer {
     upload: Option<Upload>,
-    words: Full<Bytes>,
+    words: Full<Piece>,
 }
 
 impl http_body::Body for Answer {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         while let Some(upload) = &mut self.upload {
             match ready!(upload.poll_data(context)) {
-                Some(data) => return Poll::Ready(Some(data.map(Frame::data))),
+                Some(data) => return Poll::Ready(Some(data.map(|data| Frame::data(data.into())))),
                 None => self.upload = None,
             }
         }
@@ -274,7 +275,7 @@ fn served(frames: Vec<Vec<u8>>) -> Rc<Seen> {
 }
 
 fn answer(status: StatusCode, upload: Option<Upload>) -> Response<Answer> {
-    let words = Full::from("ok");
+    let words = Full::new(Bytes::from_static(b"ok").into());
     let mut response = Response::new(Answer { upload, words });
     *response.status_mut() = status;
     response

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::pace::Taking;
 use super::record::{Ending, Record};
 use crate::http1;
+use crate::http1::Piece;
 use crate::http2;
 use crate::wire::identity;
 
@@ -42,6 +43,24 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// Whether its client may be sent what is in pipes of the kernel.
+    pub fn takes_pipes(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.takes_pipes(),
+            Self::Http2(_) | Self::Cell(_) | Self::Http2Cell(_) => false,
+        }
+    }
+
+    /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once: whoever reads it must
+    /// take pipes.
+    pub fn pipe(&self, from: u64) {
+        match self {
+            Self::Http1(body) => body.pipe(from),
+            Self::Cell(body) => body.pipe(from),
+            Self::Http2(_) | Self::Http2Cell(_) => {}
+        }
+    }
+
     /// A way to send interim answers to the client; none where it knows of none.
     pub fn interim(&self) -> Option<Interim> {
         match self {
@@ -72,18 +91,20 @@ impl Interim {
 }
 
 impl Body for Incoming {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Lost;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Lost>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
-            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http2),
+            Self::Http2(body) => in_memory(ready!(Pin::new(body).poll_frame(context)), Lost::Http2),
             Self::Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
-            Self::Http2Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http2Cell),
+            Self::Http2Cell(body) => {
+                in_memory(ready!(Pin::new(body).poll_frame(context)), Lost::Http2Cell)
+            }
         }
     }
 
@@ -104,6 +125,16 @@ impl Body for Incoming {
             Self::Http2Cell(body) => body.size_hint(),
         }
     }
+}
+
+fn in_memory<E>(
+    frame: Option<Result<Frame<Bytes>, E>>,
+    lost: fn(E) -> Lost,
+) -> Poll<Option<Result<Frame<Piece>, Lost>>> {
+    Poll::Ready(frame.map(|frame| match frame {
+        Ok(frame) => Ok(frame.map_data(Piece::from)),
+        Err(error) => Err(lost(error)),
+    }))
 }
 
 /// How the sender of a body was lost.
@@ -240,6 +271,13 @@ impl Relayed {
 }
 
 impl Relayed {
+    /// Lets what is to come stay in the kernel: see [`Incoming::pipe`].
+    pub fn pipe(&self, from: u64) {
+        if let Some(body) = &self.body {
+            body.pipe(from);
+        }
+    }
+
     /// No body at all, in place of one that turned out to be empty.
     pub fn absent(record: Rc<Record>) -> Self {
         Self {
@@ -428,13 +466,13 @@ impl<G> fmt::Debug for Relayed<G> {
 }
 
 impl<G: Unpin> Body for Relayed<G> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Cut>>> {
         let this = self.get_mut();
         if !this.opened(context) {
             return Poll::Pending;
@@ -463,14 +501,14 @@ impl<G: Unpin> Body for Relayed<G> {
                 }
                 // Who was promised a length does not ask for more once it has come.
                 let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
-                let data = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let data = frame.data_ref().map_or(0, Piece::len) as u64;
                 if let Some(cut) = this.breaks(data) {
                     return Poll::Ready(Some(Err(this.fail(cut))));
                 }
                 if let Some(taking) = &mut this.taking {
                     taking.hand(data);
                 }
-                this.count(frame.data_ref().map_or(0, Bytes::len));
+                this.count(frame.data_ref().map_or(0, Piece::len));
                 if last {
                     this.complete();
                 }
@@ -505,7 +543,7 @@ impl<G: Unpin> Body for Relayed<G> {
 )]
 pub enum Answer<G = ()> {
     /// The router's own.
-    Own(http_body_util::Full<Bytes>, Rc<Record>),
+    Own(http_body_util::Full<Piece>, Rc<Record>),
     /// The cell's.
     Relayed(Relayed<G>),
 }
@@ -529,18 +567,18 @@ impl<G> Told for Answer<G> {
 impl<G> Answer<G> {
     /// The router's own words.
     pub fn own(body: Bytes, record: Rc<Record>) -> Self {
-        Self::Own(http_body_util::Full::new(body), record)
+        Self::Own(http_body_util::Full::new(body.into()), record)
     }
 }
 
 impl<G: Unpin> Body for Answer<G> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Cut;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Cut>>> {
         match self.get_mut() {
             Self::Own(body, record) => {
                 let frame = ready!(Pin::new(body).poll_frame(context))

@@ -6,10 +6,11 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::io::Io;
+use super::piece::Piece;
 
 /// Bytes that may wait to be written before more is asked of a body.
 const WRITE_AHEAD: usize = 16 * 1024;
@@ -23,7 +24,7 @@ pub struct Buffered {
     pub read: BytesMut,
     /// Written first, then `data`, then `after`.
     write: BytesMut,
-    data: Bytes,
+    data: Piece,
     after: &'static [u8],
     /// Bytes that the socket has taken since the present turn began.
     written: u64,
@@ -44,7 +45,7 @@ impl Buffered {
             io,
             read: ahead,
             write: BytesMut::new(),
-            data: Bytes::new(),
+            data: Piece::default(),
             after: b"",
             written: 0,
             reset: false,
@@ -73,7 +74,7 @@ impl Buffered {
             self.read = BytesMut::new();
         }
         self.write = BytesMut::new();
-        self.data = Bytes::new();
+        self.data = Piece::default();
     }
 
     /// Reads up to `most` bytes more; `false` at the connection's end. Cancel safe.
@@ -88,10 +89,40 @@ impl Buffered {
         // It keeps nothing between polls.
         let reading = pin!(self.io.read_buf(&mut into));
         match ready!(reading.poll(context)) {
-            // The write took the news of the reset with it: without that, what was cut would seem to have ended.
-            Ok(0) if self.reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            read => Poll::Ready(read.map(|count| count > 0)),
+            Ok(0) => Poll::Ready(self.ended().map(|()| false)),
+            read => Poll::Ready(read.map(|_| true)),
         }
+    }
+
+    /// Whether its bytes may go through pipes of the kernel.
+    pub fn pipes(&self) -> bool {
+        self.io.pipes()
+    }
+
+    /// Moves up to `most` bytes, of which none have been read ahead, into a pipe; none at the connection's end. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_pipe(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Option<Piece>>> {
+        let piped = ready!(self.io.poll_read_piped(context, most))?;
+        Poll::Ready(match piped.is_empty() {
+            false => Ok(Some(piped.into())),
+            true => self.ended().map(|()| None),
+        })
+    }
+
+    /// What the end of what is read means.
+    fn ended(&self) -> io::Result<()> {
+        // The write took the news of the reset with it: without that, what was cut would seem to have ended.
+        if self.reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
     }
 
     /// Queues what `write` writes.
@@ -100,10 +131,10 @@ impl Buffered {
     }
 
     /// Queues `before`, `data` and `after` to be written.
-    pub fn queue(&mut self, before: &[u8], data: Bytes, after: &'static [u8]) {
+    pub fn queue(&mut self, before: &[u8], mut data: Piece, after: &'static [u8]) {
         self.write.extend_from_slice(before);
-        if data.len() <= COPIED {
-            self.write.extend_from_slice(&data);
+        if data.len() <= COPIED && data.piped().is_none() {
+            self.write.extend_from_slice(data.chunk());
             self.write.extend_from_slice(after);
         } else {
             self.data = data;
@@ -130,10 +161,25 @@ impl Buffered {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
+            if let Some(piped) = self.data.piped().filter(|_| self.write.is_empty()) {
+                let written = ready!(self.io.poll_write_piped(context, piped))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.written += written as u64;
+                if piped.is_empty() {
+                    self.data = Piece::default();
+                }
+                continue;
+            }
+            let (data, after) = match self.data.piped() {
+                Some(_) => (&[][..], &b""[..]),
+                None => (self.data.chunk(), self.after),
+            };
             let parts = [
                 IoSlice::new(&self.write),
-                IoSlice::new(&self.data),
-                IoSlice::new(self.after),
+                IoSlice::new(data),
+                IoSlice::new(after),
             ];
             if parts.iter().all(|part| part.is_empty()) {
                 return Pin::new(&mut *self.io).poll_flush(context);
@@ -152,9 +198,11 @@ impl Buffered {
             let step = written.min(self.write.len());
             self.write.advance(step);
             written -= step;
-            let step = written.min(self.data.len());
-            self.data.advance(step);
-            self.after = &self.after[written - step..];
+            if written > 0 {
+                let step = written.min(self.data.len());
+                self.data.advance(step);
+                self.after = &self.after[written - step..];
+            }
         }
     }
 
@@ -173,11 +221,11 @@ impl Buffered {
 
     /// Takes all away, and leaves a connection behind that has ended.
     pub fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::ended())
+        std::mem::replace(self, Self::gone())
     }
 
     /// One that has ended.
-    pub fn ended() -> Self {
+    pub fn gone() -> Self {
         Self::new(Box::new(tokio::io::empty()), BytesMut::new())
     }
 

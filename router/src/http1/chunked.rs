@@ -76,12 +76,7 @@ impl Decoder {
                 State::Data(left) => {
                     let take =
                         usize::try_from(left).map_or(read.len(), |left| left.min(read.len()));
-                    let left = left - take as u64;
-                    self.state = if left == 0 {
-                        State::DataEnd
-                    } else {
-                        State::Data(left)
-                    };
+                    self.pass(take as u64);
                     return Ok(Step::Data(read.split_to(take).freeze()));
                 }
                 State::DataEnd => {
@@ -116,6 +111,24 @@ impl Decoder {
                 }
                 State::End => return Ok(Step::End),
             }
+        }
+    }
+
+    /// How many bytes come next that are data of one chunk.
+    pub fn plain(&self) -> u64 {
+        match self.state {
+            State::Data(left) => left,
+            State::Size | State::DataEnd | State::Trailers | State::End => 0,
+        }
+    }
+
+    /// So many of them were taken, here or elsewhere.
+    pub fn pass(&mut self, bytes: u64) {
+        if let State::Data(left) = self.state {
+            self.state = match left.saturating_sub(bytes) {
+                0 => State::DataEnd,
+                left => State::Data(left),
+            };
         }
     }
 

@@ -7,18 +7,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::HeaderMap;
 use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use super::buffered::{Buffered, Switched};
-use super::chunked::Step;
 use super::encode;
 use super::head::Framing;
 use super::io::Io;
-use super::reading::{BodyError, Reading};
+use super::piece::Piece;
+use super::reading::{BodyError, Next, Reading};
 
 /// Bytes that are read at once while a head is awaited.
 const HEAD_READ: usize = 2 * 1024;
@@ -30,6 +30,8 @@ struct State {
     reading: Reading,
     /// Counts requests, so that the body of an earlier one reads nothing of a later one.
     turn: u64,
+    /// From how many bytes on what comes of this body stays in the kernel.
+    piped: u64,
     /// Somebody still holds the body of this turn.
     held: bool,
     /// And has begun to read it: from then on nobody else may.
@@ -46,8 +48,8 @@ struct State {
 }
 
 impl State {
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, BodyError>> {
-        self.reading.poll(&mut self.io, context)
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, BodyError>> {
+        self.reading.poll(&mut self.io, self.piped, context)
     }
 
     fn wake_server(&mut self) {
@@ -74,6 +76,7 @@ impl Connection {
             io: Buffered::new(io, ahead),
             reading: Reading::Done,
             turn: 0,
+            piped: u64::MAX,
             held: false,
             begun: false,
             continued: false,
@@ -107,6 +110,7 @@ impl Connection {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
         state.reading = Reading::new(framing);
+        state.piped = u64::MAX;
         state.held = true;
         state.begun = false;
         state.continued = false;
@@ -154,6 +158,7 @@ impl Connection {
     pub fn take_body_back(&self) {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
+        state.piped = u64::MAX;
         state.held = false;
     }
 
@@ -166,7 +171,7 @@ impl Connection {
             return Poll::Pending;
         }
         match ready!(state.poll_body(context)) {
-            Ok(Step::Data(data)) => Poll::Ready(data.len().max(1)),
+            Ok(Next::Data(data)) => Poll::Ready(data.len().max(1)),
             Ok(_) | Err(_) => Poll::Ready(0),
         }
     }
@@ -179,7 +184,7 @@ impl Connection {
     }
 
     /// Queues `before`, `data` and `after` to be written.
-    pub fn queue(&self, before: &[u8], data: Bytes, after: &'static [u8]) {
+    pub fn queue(&self, before: &[u8], data: Piece, after: &'static [u8]) {
         self.0.borrow_mut().io.queue(before, data, after);
     }
 
@@ -257,6 +262,19 @@ impl Body {
         })
     }
 
+    /// Whether the client may be sent what is in pipes of the kernel.
+    pub fn takes_pipes(&self) -> bool {
+        self.state.borrow().io.pipes()
+    }
+
+    /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once.
+    pub fn pipe(&self, from: u64) {
+        let mut state = self.state.borrow_mut();
+        if state.turn == self.turn && state.io.pipes() {
+            state.piped = from;
+        }
+    }
+
     /// The connection, once the answer has switched it to another protocol.
     pub fn switched(&self) -> oneshot::Receiver<Switched> {
         let (sender, receiver) = oneshot::channel();
@@ -276,13 +294,13 @@ impl Drop for Body {
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         let mut state = self.state.borrow_mut();
         if state.turn != self.turn {
             // Neither its end nor an error: the answer that ended its turn may still be on its way from the cell, over
@@ -296,9 +314,9 @@ impl http_body::Body for Body {
             state.wake_server();
         }
         Poll::Ready(match step {
-            Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
-            Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Ok(Step::End | Step::More) => None,
+            Ok(Next::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Next::End) => None,
             Err(error) => Some(Err(error)),
         })
     }

@@ -10,17 +10,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::answer::{self, AnswerHead};
 use super::buffered::{Buffered, Switched};
-use super::chunked::Step;
 use super::encode;
 use super::head::{Fault, Framing, Limits, Scanner};
-use super::reading::{BodyError, Reading};
+use super::piece::Piece;
+use super::reading::{BodyError, Next, Reading};
 
 /// Bytes that are read at once while a head is awaited.
 const HEAD_READ: usize = 4 * 1024;
@@ -81,13 +80,15 @@ struct State<B> {
     scanner: Scanner,
     reading: Reading,
     keep_alive: bool,
+    /// From how many bytes on what comes of the answer stays in the kernel.
+    piped: u64,
     /// Whoever waits for more of the answer.
     reader: Option<Waker>,
 }
 
 impl<B> State<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Piece>,
 {
     /// Sends as much of the request as can be sent now; ready once all of it is, or no more can be.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
@@ -134,7 +135,7 @@ where
         }
     }
 
-    fn queue(&mut self, frame: Frame<Bytes>) {
+    fn queue(&mut self, frame: Frame<Piece>) {
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => match &mut self.sending {
@@ -165,7 +166,7 @@ where
     fn queue_end(&mut self, last: &[u8]) {
         self.body = None;
         match self.sending {
-            Framing::Chunked => self.io.queue(last, Bytes::new(), b""),
+            Framing::Chunked => self.io.queue(last, Piece::default(), b""),
             Framing::Length(left) if left > 0 => {
                 self.deaf = Some(io::Error::other("the body is shorter than it said"));
             }
@@ -230,7 +231,7 @@ impl<B> Clone for Exchange<B> {
 
 impl<B> Exchange<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Piece>,
 {
     /// Puts a request on a connection that carries nothing else; `fresh` if it never did. Its head says how its body is
     /// framed: `framing`, never `ToEnd`. Nothing is written before it is polled.
@@ -255,6 +256,7 @@ where
             scanner: Scanner::default(),
             reading: Reading::Done,
             keep_alive: false,
+            piped: u64::MAX,
             reader: None,
         })))
     }
@@ -280,6 +282,11 @@ where
     {
         let body = self.0.borrow_mut().body.take();
         body.map(|body| *Pin::into_inner(body))
+    }
+
+    /// Whether the cell may be sent what is in pipes of the kernel.
+    pub fn takes_pipes(&self) -> bool {
+        self.0.borrow().io.pipes()
     }
 
     /// Sends no more of the request: the answer has refused it.
@@ -335,6 +342,16 @@ where
 /// The body of an answer. Reads from its connection as it is asked.
 pub struct AnswerBody<B>(Exchange<B>);
 
+impl<B> AnswerBody<B> {
+    /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once.
+    pub fn pipe(&self, from: u64) {
+        let mut state = self.0.0.borrow_mut();
+        if state.io.pipes() {
+            state.piped = from;
+        }
+    }
+}
+
 impl<B> fmt::Debug for AnswerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBody").finish_non_exhaustive()
@@ -342,22 +359,22 @@ impl<B> fmt::Debug for AnswerBody<B> {
 }
 
 impl<B> Body for AnswerBody<B> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         let state = &mut *self.0.0.borrow_mut();
-        let Poll::Ready(step) = state.reading.poll(&mut state.io, context) else {
+        let Poll::Ready(step) = state.reading.poll(&mut state.io, state.piped, context) else {
             state.reader = Some(context.waker().clone());
             return Poll::Pending;
         };
         Poll::Ready(match step {
-            Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
-            Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Ok(Step::End | Step::More) => None,
+            Ok(Next::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Next::End) => None,
             Err(error) => Some(Err(error)),
         })
     }
@@ -379,7 +396,7 @@ mod tests {
     use std::convert::Infallible;
     use std::time::Duration;
 
-    use bytes::BytesMut;
+    use bytes::{Bytes, BytesMut};
     use http::Request;
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -391,16 +408,16 @@ mod tests {
     struct Pieces(usize);
 
     impl Body for Pieces {
-        type Data = Bytes;
+        type Data = Piece;
         type Error = Infallible;
 
         fn poll_frame(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
             Poll::Ready(self.0.checked_sub(1).map(|left| {
                 self.0 = left;
-                Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])))
+                Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024]).into()))
             }))
         }
     }

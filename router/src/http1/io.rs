@@ -1,19 +1,73 @@
 //! The sockets that a connection can be made of.
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::pipe::Piped;
 
 /// A socket, or what is wrapped around one.
 pub trait Io: AsyncRead + AsyncWrite + Unpin {
     /// Makes its closing a reset, which no reader can take for an end.
     fn reset_on_close(&self);
+
+    /// Whether its bytes may go through pipes of the kernel: what is read and written is what is on the wire.
+    fn pipes(&self) -> bool {
+        false
+    }
+
+    /// Moves up to `most` bytes that have come into a pipe; none at the connection's end. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket; `Unsupported` unless [`Io::pipes`].
+    fn poll_read_piped(&self, _: &mut Context<'_>, _most: usize) -> Poll<io::Result<Piped>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Writes some of what is in a pipe, and says how much. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket; `Unsupported` unless [`Io::pipes`].
+    fn poll_write_piped(&mut self, _: &mut Context<'_>, _: &mut Piped) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 impl Io for TcpStream {
     fn reset_on_close(&self) {
         // Where the system refuses, the socket is broken already.
         let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn pipes(&self) -> bool {
+        true
+    }
+
+    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            match self.try_io(Interest::READABLE, || Piped::fill(self, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                filled => return Poll::Ready(filled),
+            }
+        }
+    }
+
+    fn poll_write_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        piped: &mut Piped,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            match self.try_io(Interest::WRITABLE, || piped.drain(&*self)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                drained => return Poll::Ready(drained),
+            }
+        }
     }
 }
 

@@ -10,10 +10,13 @@ pub mod encode;
 pub mod exchange;
 pub mod head;
 pub mod io;
+pub mod piece;
+pub mod pipe;
 pub mod reading;
 
 pub use buffered::Switched;
 pub use connection::{Body, Interim};
 pub use exchange::AnswerBody;
 pub use head::Fault;
+pub use piece::Piece;
 pub use reading::BodyError;

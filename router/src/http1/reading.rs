@@ -5,13 +5,27 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::HeaderMap;
 
 use super::buffered::Buffered;
 use super::chunked::{Decoder, Step};
 use super::head::{Fault, Framing};
+use super::piece::Piece;
+use super::pipe;
 
 /// Bytes that are read at once.
 const BODY_READ: usize = 16 * 1024;
+
+/// What comes next of a body.
+#[derive(Debug)]
+pub enum Next {
+    /// Some of it.
+    Data(Piece),
+    /// What follows it; it is over.
+    Trailers(HeaderMap),
+    /// It is over.
+    End,
+}
 
 /// Why a body could not be read to its end.
 #[derive(Debug)]
@@ -84,25 +98,43 @@ impl Reading {
         }
     }
 
-    /// Reads what comes next of it from `from`; never `Step::More`. Cancel safe.
+    /// Reads what comes next of it from `from`. Where at least `piped` bytes are to come that are nothing but body, they
+    /// stay in the kernel. Cancel safe.
     ///
     /// # Errors
     /// `BodyError`, of which `Over` stands for every look after the first.
     pub fn poll(
         &mut self,
         from: &mut Buffered,
+        piped: u64,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Step, BodyError>> {
+    ) -> Poll<Result<Next, BodyError>> {
         let read = loop {
             match self.step(from) {
                 Ok(Step::More) => {}
-                other => break other,
+                Ok(Step::Data(data)) => break Ok(Next::Data(data.into())),
+                Ok(Step::Trailers(trailers)) => break Ok(Next::Trailers(trailers)),
+                Ok(Step::End) => break Ok(Next::End),
+                Err(error) => break Err(error),
             }
-            match ready!(from.poll_fill(context, BODY_READ)) {
+            let plain = self.plain();
+            let came = if plain >= piped.max(1) && from.read.is_empty() && pipe::spare() {
+                let most = usize::try_from(plain).unwrap_or(usize::MAX);
+                match ready!(from.poll_pipe(context, most)) {
+                    Ok(Some(data)) => {
+                        self.pass(data.len() as u64);
+                        break Ok(Next::Data(data));
+                    }
+                    ended => ended.map(|_| false),
+                }
+            } else {
+                ready!(from.poll_fill(context, BODY_READ))
+            };
+            match came {
                 Ok(true) => {}
                 Ok(false) if matches!(self, Self::ToEnd) => {
                     *self = Self::Done;
-                    break Ok(Step::End);
+                    break Ok(Next::End);
                 }
                 Ok(false) => break Err(BodyError::Ended),
                 Err(error) => break Err(BodyError::Io(error)),
@@ -112,6 +144,29 @@ impl Reading {
             *self = Self::Failed;
         }
         Poll::Ready(read)
+    }
+
+    /// How many bytes come next that are nothing but body, where that is known.
+    fn plain(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(decoder) => decoder.plain(),
+            Self::ToEnd | Self::Done | Self::Failed => 0,
+        }
+    }
+
+    /// So many of them came.
+    fn pass(&mut self, bytes: u64) {
+        match self {
+            Self::Length(left) => {
+                *left = left.saturating_sub(bytes);
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+            }
+            Self::Chunked(decoder) => decoder.pass(bytes),
+            Self::ToEnd | Self::Done | Self::Failed => {}
+        }
     }
 
     fn step(&mut self, from: &mut Buffered) -> Result<Step, BodyError> {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::http1::io::Io;
+use crate::http1::pipe::Piped;
 
 /// A socket of which every write must make progress within `patience`. `P` is let go with it, whoever has it by then: a
 /// tunnel takes it over from its connection.
@@ -99,5 +100,22 @@ impl<I: AsyncWrite + Unpin, P: Unpin> AsyncWrite for ClientSocket<I, P> {
 impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
     fn reset_on_close(&self) {
         self.io.reset_on_close();
+    }
+
+    fn pipes(&self) -> bool {
+        self.io.pipes()
+    }
+
+    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
+        self.io.poll_read_piped(context, most)
+    }
+
+    fn poll_write_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        piped: &mut Piped,
+    ) -> Poll<io::Result<usize>> {
+        let written = self.io.poll_write_piped(context, piped);
+        self.watch(context, written)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Request, Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::{http1, http2};
 use crate::account::body::{Incoming, Told};
 use crate::config::Config;
+use crate::http1::Piece;
 use crate::http1::io::Io;
 use crate::live::drain::Signal;
 use crate::wire::strict::Fault;
@@ -32,7 +33,7 @@ pub async fn serve<I, F, R, B>(
     I: Io + 'static,
     F: Fn(Request<Incoming>) -> R,
     R: Future<Output = Response<B>> + 'static,
-    B: Body<Data = Bytes> + Told + 'static,
+    B: Body<Data = Piece> + Told + 'static,
 {
     let first = timeout(config.head_timeout, sniff(socket));
     let (socket, read, preface) = tokio::select! {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::http1::connection::{self, Connection};
 use crate::http1::head::{self, Framing, Head, Limits, Scanner};
 use crate::http1::io::Io;
-use crate::http1::{Fault, encode};
+use crate::http1::{Fault, Piece, encode};
 use crate::live::drain::{Signal, Stop};
 
 /// What is read on of a body that nobody wanted, or after the last answer, and for how long: enough for a client to see
@@ -48,7 +48,7 @@ pub async fn serve<R, B>(
     refuse: impl Fn(Fault) -> Response<B>,
 ) where
     R: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Piece> + 'static,
 {
     let connection = Connection::new(io, ahead);
     let limits = Limits {
@@ -131,7 +131,7 @@ async fn exchange<R, B>(
 ) -> After
 where
     R: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Piece> + 'static,
 {
     let Head {
         parts,
@@ -196,7 +196,7 @@ enum End {
 /// sent all.
 async fn answer<B>(connection: &Connection, response: Response<B>, shape: Shape) -> After
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Piece> + 'static,
 {
     let (parts, body) = response.into_parts();
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -285,7 +285,7 @@ enum Sent {
 
 async fn send<B>(connection: &Connection, body: B, end: End) -> Sent
 where
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Piece> + 'static,
 {
     let mut body = pin!(body);
     let mut left = match end {
@@ -298,7 +298,7 @@ where
         ended = true;
     }
     if ended && end == End::Chunked {
-        connection.queue(b"", Bytes::new(), b"0\r\n\r\n");
+        connection.queue(b"", Piece::default(), b"0\r\n\r\n");
     }
     poll_fn(move |context| {
         while unread > 0 {
@@ -338,7 +338,7 @@ where
                                     encode::field(&mut last, name.as_str(), value.as_bytes());
                                 }
                                 last.extend_from_slice(b"\r\n");
-                                connection.queue(&last, Bytes::new(), b"");
+                                connection.queue(&last, Piece::default(), b"");
                             }
                             ended = true;
                         }
@@ -354,7 +354,7 @@ where
                             return Poll::Ready(Sent::Cut);
                         }
                         if end == End::Chunked {
-                            connection.queue(b"", Bytes::new(), b"0\r\n\r\n");
+                            connection.queue(b"", Piece::default(), b"0\r\n\r\n");
                         }
                         ended = true;
                     }
@@ -373,7 +373,7 @@ where
     .await
 }
 
-fn queue(connection: &Connection, data: Bytes, end: End) {
+fn queue(connection: &Connection, data: Piece, end: End) {
     if end == End::Chunked {
         let size = format!("{:x}\r\n", data.len());
         connection.queue(size.as_bytes(), data, b"\r\n");

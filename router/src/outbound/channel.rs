@@ -61,6 +61,14 @@ impl std::error::Error for ChannelError {
 }
 
 impl Channel {
+    /// Whether the cell may be sent what is in pipes of the kernel.
+    pub fn takes_pipes(&self) -> bool {
+        match self {
+            Self::Alone(connection) => connection.takes_pipes(),
+            Self::Shared(_) => false,
+        }
+    }
+
     /// Where it leads.
     pub fn address(&self) -> SocketAddr {
         match self {

@@ -11,6 +11,7 @@ use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::account::body::{Cut, Relayed};
+use crate::http1::Piece;
 
 struct Lent {
     body: Option<Relayed>,
@@ -83,7 +84,10 @@ impl Body for Loan {
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(frame) => {
                 lent.read = true;
-                Poll::Ready(frame.map(|frame| frame.map_err(|cut| Severed::from(Some(cut)))))
+                Poll::Ready(frame.map(|frame| {
+                    let frame = frame.map_err(|cut| Severed::from(Some(cut)))?;
+                    Ok(frame.map_data(Piece::into_bytes))
+                }))
             }
             Poll::Pending => {
                 lent.reader = Some(context.waker().clone());

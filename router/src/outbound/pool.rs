@@ -110,7 +110,7 @@ impl Connection {
         let fresh = !std::mem::replace(&mut self.used, true);
         let io = match &mut self.io {
             Io::Idle(io) => io.take(),
-            Io::Busy(..) => Buffered::ended(),
+            Io::Busy(..) => Buffered::gone(),
         };
         let exchange = Exchange::begin(io, fresh, &head, framing, body);
         self.io = Io::Busy(exchange.clone(), None);
@@ -148,6 +148,14 @@ impl Connection {
             response.extensions_mut().insert(reason);
         }
         Ok(response)
+    }
+
+    /// Whether the cell may be sent what is in pipes of the kernel.
+    pub fn takes_pipes(&self) -> bool {
+        match &self.io {
+            Io::Idle(io) => io.pipes(),
+            Io::Busy(exchange, _) => exchange.takes_pipes(),
+        }
     }
 
     /// What it was lent to an exchange for is over: idle again, if it is fit for another.

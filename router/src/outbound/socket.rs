@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::http1::io::Io as Both;
+use crate::http1::pipe::Piped;
 
 /// How many bytes have come from the cell: whether any has decides whether a request may be sent again.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,32 @@ impl Both for Socket {
         match &self.io {
             Io::Plain(io) => io.reset_on_close(),
             Io::Tls(io) => io.get_ref().0.reset_on_close(),
+        }
+    }
+
+    fn pipes(&self) -> bool {
+        matches!(self.io, Io::Plain(_))
+    }
+
+    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
+        let Io::Plain(io) = &self.io else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let piped = ready!(io.poll_read_piped(context, most))?;
+        self.heard
+            .0
+            .fetch_add(piped.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(piped))
+    }
+
+    fn poll_write_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        piped: &mut Piped,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => io.poll_write_piped(context, piped),
+            Io::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 }

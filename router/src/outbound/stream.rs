@@ -122,6 +122,8 @@ pub struct Upstream {
     pub cells: Arc<Cells>,
     /// The most requests that wait at once.
     pub max_held: usize,
+    /// From how many bytes on, that are to come at once, a body stays in the kernel between two plain sockets.
+    pub splice_from: u64,
     /// The stop signal, for tunnels.
     pub signal: Signal,
     /// Tells of changes of the registry, for tunnels.
@@ -158,6 +160,7 @@ impl Upstream {
             upgrade,
         } = outgoing;
         let limits = Arc::clone(&to.cell.limits);
+        let takes_pipes = body.takes_pipes();
         let interim = Heralds::new(&head, &body, to.cell.may_replay);
         let gate = interim.gate();
         let body = Relayed::request(
@@ -179,6 +182,9 @@ impl Upstream {
             seal(&mut head);
             let spare = (channel.used() && repeatable(&head, record)).then(|| head.clone());
             record.upstream.set(Some(channel.address()));
+            if channel.takes_pipes() {
+                body.pipe(self.splice_from);
+            }
             let request = Request::from_parts(head, body);
             let patience = limits.first_byte_timeout;
             let heard = channel.heard();
@@ -196,10 +202,13 @@ impl Upstream {
             }
             moved += 1;
             drop(channel);
-            channel = self.fresh(&to, record).await?;
+            channel = Box::pin(self.fresh(&to, record)).await?;
         };
         record.progress();
         to.live.breaker.answered(&to.cell);
+        if takes_pipes {
+            response.body().pipe(self.splice_from);
+        }
         self.answer(response, channel, upgrade, to, record)
     }
 
@@ -272,7 +281,8 @@ impl Upstream {
             self.tally.connection("reused");
             return Ok(Channel::Alone(kept));
         }
-        self.fresh(to, record).await
+        // In a box: what it takes to connect is no part of a request that finds a connection.
+        Box::pin(self.fresh(to, record)).await
     }
 
     /// Connects, waking the cell if that is what it takes. Nothing of the request is sent or read meanwhile.

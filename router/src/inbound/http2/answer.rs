@@ -13,7 +13,7 @@ use http_body::Body;
 use tokio::time::Sleep;
 
 use crate::account::body::Told;
-use crate::http1::encode;
+use crate::http1::{Piece, encode};
 use crate::http2::stream::Exchange;
 use crate::wire::{hop_by_hop, strict};
 
@@ -41,7 +41,7 @@ pub(super) async fn send<B>(
     head_only: bool,
     patience: Duration,
 ) where
-    B: Body<Data = Bytes> + Told,
+    B: Body<Data = Piece> + Told,
 {
     let (mut parts, body) = response.into_parts();
     let mut body = pin!(body);
@@ -120,7 +120,7 @@ struct Pump {
 impl Pump {
     fn poll<B>(&mut self, mut body: Pin<&mut B>, context: &mut Context<'_>) -> Poll<Sent>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Piece>,
     {
         if self.stream.poll_reset(context).is_ready() {
             return Poll::Ready(Sent::Gone);
@@ -132,7 +132,7 @@ impl Pump {
             }
             let ended = match ready!(body.as_mut().poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.take(data, body.is_end_stream()),
+                    Ok(data) => self.take(data.into_bytes(), body.is_end_stream()),
                     Err(frame) => self.trailers(frame.into_trailers().unwrap_or_default()),
                 },
                 Some(Err(_)) => Some(Sent::Cut),

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use self::streams::{Place, Streams};
 use crate::account::body::Told;
 use crate::config::Config;
+use crate::http1::Piece;
 use crate::http1::io::Io;
 use crate::http2::head;
 use crate::http2::stream::{self, Exchange};
@@ -63,7 +64,7 @@ pub async fn serve<I, F, R, B>(
     I: Io + 'static,
     F: Fn(Request<stream::Body>) -> R,
     R: Future<Output = Response<B>> + 'static,
-    B: Body<Data = Bytes> + Told + 'static,
+    B: Body<Data = Piece> + Told + 'static,
 {
     let watched = Watched::new(socket, ahead);
     let handshake = builder(config).handshake::<_, Bytes>(watched.clone());
@@ -336,7 +337,7 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         refuse: &impl Fn(Fault) -> Response<B>,
     ) where
         R: Future<Output = Response<B>> + 'static,
-        B: Body<Data = Bytes> + Told + 'static,
+        B: Body<Data = Piece> + Told + 'static,
     {
         if self.leaving.is_some_and(|from| Instant::now() >= from) {
             // Provably not looked at: the client may send it again elsewhere (RFC 9113 section 8.7).
@@ -374,7 +375,7 @@ async fn serve_stream<R, B>(
     place: Place,
 ) where
     R: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + Told,
+    B: Body<Data = Piece> + Told,
 {
     let response = {
         let mut handled = pin!(handled);
