@@ -17,11 +17,12 @@ use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::live::cells::{Cells, InFlight};
+use crate::live::pages::Pages;
 use crate::live::snapshot::Current;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
 use crate::registry::{Cell, HostName, Identity, Protocol};
-use crate::respond::{self, Audience, Words};
+use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
 use crate::wire::signature::{Bound, Keys};
@@ -85,7 +86,13 @@ impl Service {
             Err(failed) => Err(failed),
         };
         let response = answered.unwrap_or_else(|(error, retry_after)| {
-            let failure = respond::failure(&error, retry_after, audience);
+            let pages = self.pages(&record);
+            let sheet = Sheet {
+                audience,
+                request_id: &record.id,
+                pages: pages.as_deref(),
+            };
+            let failure = respond::failure(&error, retry_after, sheet);
             record.reason.set(failure.reason);
             record.blame.set(failure.blame);
             record.error.replace(Some(chain(&error)));
@@ -110,9 +117,24 @@ impl Service {
         let record = Record::open(Rc::clone(&self.log), opening);
         record.reason.set(fault.name());
         record.blame.set(Some(Blame::Client));
-        let response = respond::fault(fault).map(|words| Body::own(words, Rc::clone(&record)));
+        let response =
+            respond::fault(fault, &record.id).map(|words| Body::own(words, Rc::clone(&record)));
         record.answered(response.status());
         response
+    }
+
+    /// The operator's pages for a request, by the cell that was found for it.
+    fn pages(&self, record: &Record) -> Option<Arc<Pages>> {
+        let snapshot = self.current.read();
+        let cell = record
+            .cell()
+            .and_then(|name| snapshot.registry.cell(name.as_str()));
+        snapshot.pages(cell.map(|cell| &**cell)).cloned()
+    }
+
+    /// As [`refuse`], with the pages in force.
+    fn refuse_by(&self, answer: Answer, audience: Audience, record: &Record) -> Words {
+        refuse(answer, audience, record, self.pages(record).as_ref())
     }
 
     /// Resolves and decides, holding the request while its cell is paused: the way to the cell, or the router's words.
@@ -138,7 +160,11 @@ impl Service {
             Ok(facts) => facts,
             Err(fault) => {
                 record.blame.set(Some(Blame::Client));
-                return Ok(Err(refuse(Answer::Malformed(fault), audience, record)));
+                return Ok(Err(self.refuse_by(
+                    Answer::Malformed(fault),
+                    audience,
+                    record,
+                )));
             }
         };
         let began = Instant::now();
@@ -163,7 +189,7 @@ impl Service {
                     }
                     let full = Answer::Full(limits.retry_after);
                     record.lane.set("answer");
-                    return Ok(Err(refuse(full, audience, record)));
+                    return Ok(Err(self.refuse_by(full, audience, record)));
                 }
                 Outcome::Hold(cell) => cell,
             };
@@ -191,9 +217,14 @@ impl Service {
         let snapshot = self.current.read();
         let found = match decision::resolve(&snapshot.registry, facts) {
             Ok(found) => found,
-            Err(answer) => return Outcome::Words(refuse(answer, audience, record)),
+            Err(answer) => {
+                let pages = snapshot.pages(None);
+                return Outcome::Words(refuse(answer, audience, record, pages));
+            }
         };
         record.found(&found.cell.name);
+        let pages = snapshot.pages(Some(found.cell));
+        let refuse = |answer| refuse(answer, audience, record, pages);
         let keys = snapshot.keys(found.cell);
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
@@ -216,12 +247,9 @@ impl Service {
             Decision::Answer(answer @ Answer::UseHttps(port)) => {
                 let https = facts.https(port);
                 let location = https.and_then(|https| HeaderValue::try_from(https).ok());
-                Outcome::Words(respond::elsewhere(
-                    refuse(answer, audience, record),
-                    location,
-                ))
+                Outcome::Words(respond::elsewhere(refuse(answer), location))
             }
-            Decision::Answer(answer) => Outcome::Words(refuse(answer, audience, record)),
+            Decision::Answer(answer) => Outcome::Words(refuse(answer)),
             Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
             Decision::Stream(_) => {
                 let limits = &found.cell.limits;
@@ -232,11 +260,7 @@ impl Service {
                         return Outcome::Queue(Arc::clone(found.cell));
                     }
                     record.lane.set("answer");
-                    return Outcome::Words(refuse(
-                        Answer::Full(limits.retry_after),
-                        audience,
-                        record,
-                    ));
+                    return Outcome::Words(refuse(Answer::Full(limits.retry_after)));
                 };
                 // Another may have become the one that tries, or it may have failed.
                 let trial = match live.breaker.admit(&found.cell.placement) {
@@ -244,7 +268,7 @@ impl Service {
                     Err(left) => {
                         record.lane.set("answer");
                         let answer = Answer::BreakerOpen(left);
-                        return Outcome::Words(refuse(answer, audience, record));
+                        return Outcome::Words(refuse(answer));
                     }
                 };
                 let whole = target_of(head);
@@ -352,14 +376,24 @@ impl Service {
     }
 }
 
-fn refuse(answer: Answer, audience: Audience, record: &Record) -> Words {
+fn refuse(
+    answer: Answer,
+    audience: Audience,
+    record: &Record,
+    pages: Option<&Arc<Pages>>,
+) -> Words {
     record.reason.set(answer.reason());
     match answer {
         Answer::TooLarge => record.blame.set(Some(Blame::Client)),
         Answer::BreakerOpen(_) => record.blame.set(Some(Blame::Cell)),
         _ => {}
     }
-    respond::answer(answer, audience)
+    let sheet = Sheet {
+        audience,
+        request_id: &record.id,
+        pages: pages.map(|pages| &**pages),
+    };
+    respond::answer(answer, sheet)
 }
 
 fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {

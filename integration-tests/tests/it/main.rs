@@ -20,6 +20,7 @@ mod http2;
 mod http2_abuse;
 mod identity;
 mod limits;
+mod pages;
 mod registry;
 mod reload;
 mod replay;

@@ -151,6 +151,11 @@ impl Record {
         let _ = self.cell.set(cell.clone());
     }
 
+    /// The cell that was found for the request.
+    pub fn cell(&self) -> Option<&CellName> {
+        self.cell.get()
+    }
+
     /// The head of the answer is on its way.
     pub fn answered(&self, status: StatusCode) {
         self.status.set(Some(status));

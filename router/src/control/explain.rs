@@ -77,6 +77,8 @@ pub struct Explanation {
     pub target: Option<String>,
     /// The replay instruction, without the signature.
     pub instruction: Option<String>,
+    /// The page that a browser would get, where the router answers.
+    pub page: Option<String>,
     /// Whether the cell would be woken first, and by whom.
     pub wakes: Option<&'static str>,
 }
@@ -124,11 +126,11 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     };
     let facts = match Facts::read(&head, question.body, &surroundings) {
         Ok(facts) => facts,
-        Err(fault) => return Ok(refused(Answer::Malformed(fault))),
+        Err(fault) => return Ok(refused(Answer::Malformed(fault), registry)),
     };
     let found = match decision::resolve(registry, &facts) {
         Ok(found) => found,
-        Err(answer) => return Ok(refused(answer)),
+        Err(answer) => return Ok(refused(answer, registry)),
     };
     let decided = decision::decide(&facts, &found, question.state, &question.place);
     let placement = &found.cell.placement;
@@ -147,6 +149,7 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
         to: sent.then(|| destination(placement, &decided)),
         target,
         instruction: instruction(&decided, placement),
+        page: page(&decided, found.cell.pages.as_deref()),
         wakes: question
             .asleep
             .then(|| wakes(&decided, placement, decision::may_wake(&facts, found.cell)))
@@ -154,7 +157,7 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     })
 }
 
-fn refused(answer: Answer) -> Explanation {
+fn refused(answer: Answer, registry: &Registry) -> Explanation {
     let decided = Decision::Answer(answer);
     Explanation {
         cell: None,
@@ -165,6 +168,7 @@ fn refused(answer: Answer) -> Explanation {
         to: None,
         target: None,
         instruction: None,
+        page: page(&decided, registry.pages().map(|folder| &**folder)),
         wakes: None,
     }
 }
@@ -223,6 +227,18 @@ fn instruction(decided: &Decision, placement: &Placement) -> Option<String> {
         .to_str()
         .ok()
         .map(|value| format!("fly-replay: {value}"))
+}
+
+/// The operator's page for an answer; the router's own needs no word.
+fn page(decided: &Decision, folder: Option<&str>) -> Option<String> {
+    let (Decision::Answer(answer), Some(folder)) = (decided, folder) else {
+        return None;
+    };
+    let page = answer.page()?;
+    Some(format!(
+        "{} of the folder {folder}, if it is there",
+        page.file()
+    ))
 }
 
 fn wakes(decided: &Decision, placement: &Placement, may_wake: bool) -> Option<&'static str> {
@@ -309,6 +325,7 @@ impl fmt::Display for Explanation {
         row("to", self.to.as_deref())?;
         row("target", self.target.as_deref())?;
         row("sends", self.instruction.as_deref())?;
+        row("page", self.page.as_deref())?;
         row("wakes", self.wakes)
     }
 }

@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::pages;
+use crate::live::pages::Pages;
 use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
 use crate::registry::{
@@ -89,6 +91,7 @@ pub fn load(
 struct Named {
     keys: HashMap<SecretSource, Arc<Keys>>,
     trust: HashMap<TrustSource, Arc<Trust>>,
+    pages: HashMap<Arc<str>, Arc<Pages>>,
     faults: Vec<Fault>,
 }
 
@@ -114,6 +117,17 @@ impl Named {
             {
                 miss("tls", why);
             }
+            if let Some(source) = &cell.pages
+                && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
+            {
+                miss("pages", why);
+            }
+        }
+        if let Some(source) = registry.pages()
+            && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
+        {
+            // No entry is about it: there is none, or each has told.
+            tracing::warn!("the pages in defaults: {why}");
         }
     }
 
@@ -128,6 +142,10 @@ impl Named {
                 let trust = || Arc::clone(trust);
                 self.trust.entry(tls.trust.clone()).or_insert_with(trust);
             }
+            if let (Some(source), Some(pages)) = (&cell.pages, last.pages(Some(cell))) {
+                let pages = || Arc::clone(pages);
+                self.pages.entry(Arc::clone(source)).or_insert_with(pages);
+            }
         }
     }
 
@@ -138,6 +156,7 @@ impl Named {
             flags,
             keys: self.keys,
             trust: self.trust,
+            pages: self.pages,
         }
     }
 }
@@ -194,4 +213,4 @@ fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Refusal> {
     }
 }
 
-const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";
+pub(super) const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";

@@ -5,6 +5,7 @@ pub mod check;
 pub mod explain;
 pub mod load;
 mod look;
+mod pages;
 pub mod reload;
 pub mod stop;
 pub mod store;

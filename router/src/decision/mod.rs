@@ -4,6 +4,7 @@
 //! `explain` calls the same functions as the request path.
 
 mod facts;
+mod page;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use facts::{BodyLength, Facts, Malformed, Surroundings};
+pub use page::Page;
 
 use crate::config::Place;
 use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Route, WakeFor};

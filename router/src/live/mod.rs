@@ -7,6 +7,7 @@ pub mod cells;
 pub mod certificates;
 pub mod clients;
 pub mod drain;
+pub mod pages;
 pub mod snapshot;
 pub mod trust;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::pages::Pages;
 use super::trust::Trust;
 use crate::registry::{Cell, Flag, Registry, SecretSource, TrustSource, Version};
 use crate::wire::signature::Keys;
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub keys: HashMap<SecretSource, Arc<Keys>>,
     /// What is asked of certificates, by what an entry says of it.
     pub trust: HashMap<TrustSource, Arc<Trust>>,
+    /// The pages from each folder that an entry names.
+    pub pages: HashMap<Arc<str>, Arc<Pages>>,
 }
 
 impl Snapshot {
@@ -34,6 +37,15 @@ impl Snapshot {
     /// What is asked of a cell's certificate, if its entry says that it speaks TLS.
     pub fn trust(&self, cell: &Cell) -> Option<&Arc<Trust>> {
         self.trust.get(&cell.tls.as_ref()?.trust)
+    }
+
+    /// The operator's own pages for requests of a cell; of no cell, those for all.
+    pub fn pages(&self, cell: Option<&Cell>) -> Option<&Arc<Pages>> {
+        let folder = match cell {
+            Some(cell) => cell.pages.as_ref(),
+            None => self.registry.pages(),
+        };
+        self.pages.get(folder?)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Cell {
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
     pub may_replay: bool,
+    /// The folder of its own pages, `{cell}` already replaced; none for the router's.
+    pub pages: Option<Arc<str>>,
     /// Which requests wake it.
     pub wake_for: WakeFor,
     /// The hosts it answers at besides its subdomain, in the order of the file.

@@ -47,6 +47,7 @@ pub(super) enum Key {
     Tls,
     Protocol,
     MayReplay,
+    Pages,
     Prefix,
     Strip,
     Env,

@@ -32,6 +32,8 @@ pub struct Registry {
     pub(super) domain: Option<HostName>,
     pub(super) path_hosts: HashSet<HostName>,
     pub(super) default_cell: Option<Arc<Cell>>,
+    /// The folder of pages for requests that no cell has.
+    pub(super) pages: Option<Arc<str>>,
 }
 
 /// What a host and a path choose.
@@ -166,6 +168,11 @@ impl Registry {
     /// The cell that gets what nothing else chooses.
     pub fn default_cell(&self) -> Option<&Arc<Cell>> {
         self.default_cell.as_ref()
+    }
+
+    /// The folder of pages for requests that no cell has.
+    pub fn pages(&self) -> Option<&Arc<str>> {
+        self.pages.as_ref()
     }
 
     fn is_path_host(&self, host: &str) -> bool {

@@ -431,6 +431,18 @@ pub(super) static FIELDS: [Field; KEYS] = [
         example: "true",
     },
     Field {
+        key: Key::Pages,
+        name: "pages",
+        scopes: BOTH,
+        kind: Kind::Text {
+            pattern: Some(r"^[^\u0000-\u001f\u007f]+$"),
+            max: Some(1000),
+            default: None,
+        },
+        doc: "The folder of pages that browsers get instead of the router's own: maintenance.html, waking.html, not_found.html and error.html, each as far as it is there. If its path is relative, beside the registry file; read whenever the registry is. {cell} stands for the cell's name. In defaults also for requests that no cell has.",
+        example: r#""pages/{cell}""#,
+    },
+    Field {
         key: Key::Prefix,
         name: "prefix",
         scopes: &[Scope::Path],

@@ -2,22 +2,26 @@
 //!
 //! Every text to a client is dull; what went wrong in detail is for the log.
 
+mod page;
 mod waking_page;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use self::waking_page::Progress;
 use crate::account::record::Blame;
-use crate::decision::{Answer, Malformed, ReplayKind};
+use crate::decision::{Answer, Malformed, Page, ReplayKind};
+use crate::live::pages::{Pages, Slot};
 use crate::outbound::StreamError;
 use crate::registry::Placement;
+use crate::wire::accept::Form;
 use crate::wire::strict::Fault;
-use crate::wire::{fly, visitor};
+use crate::wire::{X_REQUEST_ID, fly, visitor};
 
 /// The status of a replay instruction. The edge takes any; this one is honest to a client that, by a mistake in the
 /// set-up, gets to see it.
@@ -66,79 +70,136 @@ pub fn replay(
 }
 
 const UNREACHABLE: &str = "This address cannot be reached right now. Please try again later.";
+const NOT_NOW: &str = "Not available right now";
+const MALFORMED: &str = "That cannot be read";
+const TOO_LARGE_TITLE: &str = "Too large";
 const TOO_LARGE: &str = "The request's body is larger than this address takes.";
 
+/// On what an answer is written: for whom, about which request, and with whose pages.
+#[derive(Debug, Clone, Copy)]
+pub struct Sheet<'a> {
+    /// For whom.
+    pub audience: Audience,
+    /// The request's id, to be quoted.
+    pub request_id: &'a HeaderValue,
+    /// The operator's own pages, where there are any.
+    pub pages: Option<&'a Pages>,
+}
+
+/// What an answer says.
+#[derive(Debug, Clone)]
+struct Notice<'a> {
+    status: StatusCode,
+    /// The reason's name in logs.
+    reason: &'static str,
+    /// For people, in two or three words.
+    title: &'static str,
+    text: Cow<'a, str>,
+    /// The operator's page that would say it.
+    page: Option<Page>,
+    blame: Option<Blame>,
+    retry_after: Option<Duration>,
+}
+
 /// What was decided without the cell.
-pub fn answer(answer: Answer, audience: Audience) -> Words {
-    let (status, text, retry_after) = match answer {
+pub fn answer(answer: Answer, sheet: Sheet<'_>) -> Words {
+    const NOTHING: &str = "There is nothing at this address.";
+    const NOT_FOUND: &str = "Nothing here";
+    let (status, title, text, retry_after) = match answer {
         Answer::Malformed(Malformed::Host) => (
             StatusCode::BAD_REQUEST,
+            MALFORMED,
             "The request names no valid host.",
             None,
         ),
         Answer::Malformed(Malformed::AuthorityMismatch) => (
             StatusCode::BAD_REQUEST,
+            MALFORMED,
             "The request names two hosts.",
             None,
         ),
         Answer::Malformed(Malformed::Target) => (
             StatusCode::BAD_REQUEST,
+            MALFORMED,
             "The request's target is neither a path nor a URL.",
             None,
         ),
         Answer::Malformed(Malformed::Method) => (
             StatusCode::METHOD_NOT_ALLOWED,
+            "Not like this",
             "This method is not served here.",
             None,
         ),
         Answer::AmbiguousPath => (
             StatusCode::BAD_REQUEST,
+            MALFORMED,
             "The path can be read in more than one way.",
             None,
         ),
-        Answer::NoSuchCell => (
-            StatusCode::NOT_FOUND,
-            "There is nothing at this address.",
-            None,
-        ),
-        Answer::Up => (StatusCode::OK, "ok", None),
-        Answer::Reserved => (
-            StatusCode::NOT_FOUND,
-            "There is nothing at this address.",
-            None,
-        ),
+        Answer::NoSuchCell => (StatusCode::NOT_FOUND, NOT_FOUND, NOTHING, None),
+        Answer::Up => (StatusCode::OK, "Up", "ok", None),
+        Answer::Reserved => (StatusCode::NOT_FOUND, NOT_FOUND, NOTHING, None),
         Answer::Loop => (
             StatusCode::LOOP_DETECTED,
+            "Going in circles",
             "The request came back to where it had been.",
             None,
         ),
         Answer::UseHttps(_) => (
             StatusCode::PERMANENT_REDIRECT,
+            "Please use https",
             "This address is served by https only.",
             None,
         ),
-        Answer::Disabled => (StatusCode::FORBIDDEN, "This address is switched off.", None),
+        Answer::Disabled => (
+            StatusCode::FORBIDDEN,
+            "Switched off",
+            "This address is switched off.",
+            None,
+        ),
         Answer::Maintenance(after) => (
             StatusCode::SERVICE_UNAVAILABLE,
+            "Back soon",
             "Under maintenance. Please try again later.",
             Some(after),
         ),
-        Answer::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, None),
+        Answer::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            TOO_LARGE_TITLE,
+            TOO_LARGE,
+            None,
+        ),
         Answer::Full(after) => (
             StatusCode::SERVICE_UNAVAILABLE,
+            "Busy right now",
             "Too many requests at once. Please try again soon.",
             Some(after),
         ),
-        Answer::BreakerOpen(left) if audience.navigates => {
+        Answer::BreakerOpen(left) if sheet.audience.navigates => {
             return waking(
                 Progress::Failed(left),
                 StatusCode::SERVICE_UNAVAILABLE,
                 left,
+                sheet,
             );
         }
-        Answer::BreakerOpen(left) => (StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, Some(left)),
+        Answer::BreakerOpen(left) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            NOT_NOW,
+            UNREACHABLE,
+            Some(left),
+        ),
     };
-    page(status, answer.reason(), text, retry_after, audience)
+    let notice = Notice {
+        status,
+        reason: answer.reason(),
+        title,
+        text: text.into(),
+        page: answer.page(),
+        blame: matches!(answer, Answer::BreakerOpen(_)).then_some(Blame::Cell),
+        retry_after,
+    };
+    notice.written(sheet)
 }
 
 /// `words`, with where to go instead.
@@ -155,7 +216,7 @@ pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     connection: close\r\n\r\nToo many connections at once. Please close some.\n";
 
 /// What is no request, and cannot say in which form it wants its answer.
-pub fn fault(fault: Fault) -> Words {
+pub fn fault(fault: Fault, request_id: &HeaderValue) -> Words {
     let text = match fault {
         Fault::TimedOut => "The request did not come in time.",
         Fault::TargetTooLong => "The request's target is too long.",
@@ -180,11 +241,24 @@ pub fn fault(fault: Fault) -> Words {
         | Fault::Http2Frames => "The request is malformed.",
     };
     let audience = Audience {
-        wanted: Wanted::Text,
+        form: Form::Text,
         head_only: false,
         navigates: false,
     };
-    page(fault.status(), fault.name(), text, None, audience)
+    let notice = Notice {
+        status: fault.status(),
+        reason: fault.name(),
+        title: MALFORMED,
+        text: text.into(),
+        page: Some(Page::Error),
+        blame: Some(Blame::Client),
+        retry_after: None,
+    };
+    notice.written(Sheet {
+        audience,
+        request_id,
+        pages: None,
+    })
 }
 
 /// How a failure is told and logged.
@@ -199,7 +273,7 @@ pub struct Failure {
 }
 
 /// What went wrong on the way to the cell, `retry_after` being how long the cell's entry asks clients to wait.
-pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -> Failure {
+pub fn failure(error: &StreamError, retry_after: Duration, sheet: Sheet<'_>) -> Failure {
     const SLOW: &str = "This address did not answer in time. Please try again later.";
     let (status, reason, text, blame) = match error {
         StreamError::Dial(_) => (
@@ -241,16 +315,23 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
         StreamError::Waking(stage, for_so_long) => {
             let progress = Progress::Waking(*stage, *for_so_long);
             return Failure {
-                words: waking(progress, StatusCode::SERVICE_UNAVAILABLE, REFRESH),
+                words: waking(progress, StatusCode::SERVICE_UNAVAILABLE, REFRESH, sheet),
                 reason: "waking",
                 blame: None,
             };
         }
         StreamError::Asleep => {
-            let text = "What is at this address is asleep, and wakes for visitors only.";
-            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let notice = Notice {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                reason: "asleep",
+                title: "Asleep",
+                text: "What is at this address is asleep, and wakes for visitors only.".into(),
+                page: Some(Page::Error),
+                blame: None,
+                retry_after: Some(retry_after),
+            };
             return Failure {
-                words: page(status, "asleep", text, Some(retry_after), audience),
+                words: notice.written(sheet),
                 reason: "asleep",
                 blame: None,
             };
@@ -310,12 +391,28 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
             Blame::Client,
         ),
     };
-    let after = status.is_server_error().then_some(retry_after);
     let words = match error {
-        StreamError::Wake(_) | StreamError::WakeTimeout(_) if audience.navigates => {
-            waking(Progress::Failed(retry_after), status, retry_after)
+        StreamError::Wake(_) | StreamError::WakeTimeout(_) if sheet.audience.navigates => {
+            waking(Progress::Failed(retry_after), status, retry_after, sheet)
         }
-        _ => page(status, reason, text, after, audience),
+        _ => {
+            let title = match status {
+                StatusCode::BAD_REQUEST => "It broke off",
+                StatusCode::PAYLOAD_TOO_LARGE => TOO_LARGE_TITLE,
+                StatusCode::REQUEST_TIMEOUT => "Too slow",
+                _ => NOT_NOW,
+            };
+            let notice = Notice {
+                status,
+                reason,
+                title,
+                text: text.into(),
+                page: Some(Page::Error),
+                blame: Some(blame),
+                retry_after: status.is_server_error().then_some(retry_after),
+            };
+            notice.written(sheet)
+        }
     };
     Failure {
         words,
@@ -324,55 +421,115 @@ pub fn failure(error: &StreamError, retry_after: Duration, audience: Audience) -
     }
 }
 
-/// One text as HTML for browsers, JSON for programs that ask for it, plain for the rest; never stored by a cache.
-fn page(
+impl Notice<'_> {
+    /// In the form that the client wants; never stored by a cache.
+    fn written(&self, sheet: Sheet<'_>) -> Words {
+        let Sheet {
+            audience,
+            request_id,
+            pages,
+        } = sheet;
+        let id = request_id.to_str().unwrap_or_default();
+        let mut policy = page::POLICY;
+        let body = match audience.form {
+            Form::Html => {
+                let own = pages
+                    .zip(self.page)
+                    .and_then(|(pages, page)| pages.fill(page, |slot| self.value(slot, id)));
+                own.inspect(|_| policy = page::OWN_POLICY)
+                    .unwrap_or_else(|| {
+                        let body =
+                            page::what_happened(&self.text, self.blame, self.status.as_u16());
+                        page::whole(self.title, &body, id, None)
+                    })
+            }
+            Form::Json => self.problem(id),
+            Form::Text => format!("{}\n", self.text),
+        };
+        let mut response = own(self.status, body, self.retry_after, sheet, policy);
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
+        }
+        response
+    }
+
+    /// What stands in a place of an operator's page.
+    fn value<'v>(&'v self, slot: Slot, id: &'v str) -> Cow<'v, str> {
+        match slot {
+            Slot::RequestId => id.into(),
+            Slot::Status => self.status.as_str().into(),
+            Slot::Title => self.title.into(),
+            Slot::Message => (&*self.text).into(),
+            Slot::RetryAfter => self
+                .retry_after
+                .map(|after| whole_seconds(after).to_string())
+                .unwrap_or_default()
+                .into(),
+        }
+    }
+
+    /// A problem's details (RFC 9457 section 3).
+    fn problem(&self, id: &str) -> String {
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or(self.title),
+            "status": self.status.as_u16(),
+            "detail": self.text,
+            "reason": self.reason,
+            "request_id": id,
+        });
+        format!("{problem}\n")
+    }
+}
+
+/// How the wake of a cell stands, as a page that a browser loads again by itself.
+fn waking(
+    progress: Progress,
     status: StatusCode,
-    reason: &str,
-    text: &str,
-    retry_after: Option<Duration>,
-    audience: Audience,
+    retry_after: Duration,
+    sheet: Sheet<'_>,
 ) -> Words {
-    let wanted = audience.wanted;
-    let body = match wanted {
-        Wanted::Html => format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title>\
-             <style>body{{font:1.1rem/1.6 system-ui,sans-serif;display:grid;place-content:center;min-height:90vh;\
-             margin:1rem;text-align:center}}small{{opacity:.6}}</style></head><body><main><h1>{title}</h1>\
-             <p>{text}</p><small>{code}</small></main></body></html>\n",
-            title = status.canonical_reason().unwrap_or("Error"),
-            code = status.as_u16(),
-        ),
-        Wanted::Json => format!(
-            "{{\"status\":{},\"reason\":\"{reason}\",\"message\":\"{text}\"}}\n",
-            status.as_u16()
-        ),
-        Wanted::Text => format!("{text}\n"),
+    let id = sheet.request_id.to_str().unwrap_or_default();
+    let notice = Notice {
+        status,
+        reason: "waking",
+        title: progress.title(),
+        text: progress.message().into(),
+        page: Some(Page::Waking),
+        blame: None,
+        retry_after: Some(retry_after),
     };
-    let mut response = own(status, wanted, body, retry_after, audience.head_only);
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        );
+    let pages = sheet.pages;
+    let filled = pages.and_then(|pages| pages.fill(Page::Waking, |slot| notice.value(slot, id)));
+    let (body, policy) = match filled {
+        Some(page) => (page, page::OWN_POLICY),
+        None => (progress.page(id, REFRESH), page::POLICY),
+    };
+    let mut response = own(status, body, Some(retry_after), sheet, policy);
+    if policy == page::OWN_POLICY {
+        // What the built-in page says by itself.
+        let refresh = HeaderValue::from(REFRESH.as_secs());
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("refresh"), refresh);
     }
     response
 }
 
-/// How the wake of a cell stands, as a page that a browser loads again by itself.
-fn waking(progress: Progress, status: StatusCode, retry_after: Duration) -> Words {
-    let body = progress.page(REFRESH);
-    own(status, Wanted::Html, body, Some(retry_after), false)
-}
-
-/// An answer that no cache stores.
+/// An answer that no cache stores. `policy` is for HTML only.
 fn own(
     status: StatusCode,
-    wanted: Wanted,
     body: String,
     retry_after: Option<Duration>,
-    head_only: bool,
+    sheet: Sheet<'_>,
+    policy: &'static str,
 ) -> Words {
+    let Audience {
+        form, head_only, ..
+    } = sheet.audience;
     let length = HeaderValue::from(body.len());
     // An answer to HEAD says how long its body would be, and has none (RFC 9110 section 9.3.2).
     let body = if head_only {
@@ -385,10 +542,22 @@ fn own(
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static(wanted.content_type()),
+        HeaderValue::from_static(content_type(form)),
     );
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if form == Form::Html {
+        for (name, value) in [
+            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    if !status.is_success() {
+        headers.insert(X_REQUEST_ID, sheet.request_id.clone());
+    }
     if let Some(after) = retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
@@ -404,7 +573,7 @@ fn whole_seconds(after: Duration) -> u64 {
 /// To whom the router speaks: all that it has to know of a request to word an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audience {
-    wanted: Wanted,
+    form: Form,
     head_only: bool,
     navigates: bool,
 }
@@ -413,7 +582,7 @@ impl Audience {
     /// Whoever sent this head, and a body or none.
     pub fn of(head: &Parts, without_body: bool) -> Self {
         Self {
-            wanted: Wanted::of(&head.headers),
+            form: Form::wanted(&head.headers),
             head_only: head.method == Method::HEAD,
             navigates: without_body && visitor::is_navigation(&head.method, &head.headers),
         }
@@ -425,37 +594,13 @@ impl Audience {
     }
 }
 
-/// The form in which a client wants to be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Html,
-    Json,
-    Text,
-}
-
-impl Wanted {
-    /// The first of the forms that `Accept` names; plain text where it names none.
-    fn of(request: &HeaderMap) -> Self {
-        request
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|range| range.split(';').next())
-            .find_map(|range| match range.trim() {
-                "text/html" | "application/xhtml+xml" => Some(Self::Html),
-                "application/json" | "application/problem+json" => Some(Self::Json),
-                "text/plain" => Some(Self::Text),
-                _ => None,
-            })
-            .unwrap_or(Self::Text)
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Html => "text/html; charset=utf-8",
-            Self::Json => "application/json",
-            Self::Text => "text/plain; charset=utf-8",
-        }
+fn content_type(form: Form) -> &'static str {
+    match form {
+        Form::Html => "text/html; charset=utf-8",
+        Form::Json => "application/problem+json",
+        Form::Text => "text/plain; charset=utf-8",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,9 @@
 //! The page that a browser's navigation gets while its cell wakes: where the wake stands, loaded again by itself.
-//!
-//! It needs no script. Nothing of the request is in it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::page;
 use super::whole_seconds;
 use crate::live::cells::Stage;
 
@@ -26,34 +25,34 @@ const STEPS: [(Stage, &str); 3] = [
     ),
 ];
 
-const STYLE: &str = ":root{color-scheme:light dark;--ink:#1c2530;--soft:#66717f;--line:#d9dee5;--back:#f4f6f8;\
-    --card:#fff;--mark:#3867d6}@media(prefers-color-scheme:dark){:root{--ink:#e8ecf1;--soft:#93a0af;--line:#313b47;\
-    --back:#12171d;--card:#1b222b;--mark:#7da2ff}}*{box-sizing:border-box}body{margin:0;min-height:100vh;\
-    display:grid;place-items:center;padding:1rem;background:var(--back);color:var(--ink);\
-    font:1rem/1.5 system-ui,sans-serif}main{width:100%;max-width:27rem;padding:2rem;background:var(--card);\
-    border:1px solid var(--line);border-radius:1rem}h1{margin:0 0 .25rem;font-size:1.35rem;line-height:1.3}\
-    p{margin:0;color:var(--soft)}ol{list-style:none;margin:1.25rem 0;padding:0}li{position:relative;\
-    padding:.3rem 0 .3rem 1.75rem;color:var(--soft)}li::before{content:\"\";position:absolute;left:.2rem;top:.75rem;\
-    width:.65rem;height:.65rem;border-radius:50%;border:2px solid var(--line)}.done::before{background:var(--mark);\
-    border-color:var(--mark)}[aria-current]{color:var(--ink);font-weight:600}[aria-current]::before{\
-    border-color:var(--mark);animation:pulse 1.2s ease-in-out infinite alternate}@keyframes pulse{to{\
-    box-shadow:0 0 0 .3rem color-mix(in srgb,var(--mark) 25%,transparent)}}\
-    @media(prefers-reduced-motion:reduce){[aria-current]::before{animation:none}}";
-
 impl Progress {
+    /// What happens, in two or three words.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Waking(..) => "Waking up",
+            Self::Failed(_) => "Not there yet",
+        }
+    }
+
+    /// Where it stands, in a sentence.
+    pub(super) fn message(self) -> String {
+        match self {
+            Self::Waking(stage, _) => {
+                let step = STEPS.iter().find(|(step, _)| *step == stage);
+                step.map_or_else(String::new, |(_, words)| format!("{words}."))
+            }
+            Self::Failed(left) => format!("The last start failed. {}", next_try(left)),
+        }
+    }
+
     /// The page, to be loaded again after `refresh`.
-    pub(super) fn page(self, refresh: Duration) -> String {
-        let (title, body) = match self {
-            Self::Waking(stage, for_so_long) => ("Waking up", waking(stage, for_so_long)),
-            Self::Failed(left) => ("Not there yet", failed(left)),
+    pub(super) fn page(self, request_id: &str, refresh: Duration) -> String {
+        let mut body = match self {
+            Self::Waking(stage, for_so_long) => waking(stage, for_so_long),
+            Self::Failed(left) => failed(left),
         };
-        format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width\"><meta name=\"robots\" content=\"noindex\"><meta http-equiv=\"refresh\" \
-             content=\"{}\"><title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>{body}\
-             <p>This page loads again by itself.</p></main></body></html>\n",
-            refresh.as_secs()
-        )
+        body.push_str("<p>This page loads again by itself.</p>");
+        page::whole(self.title(), &body, request_id, Some(refresh))
     }
 }
 
@@ -73,12 +72,16 @@ fn waking(stage: Stage, for_so_long: Duration) -> String {
 }
 
 fn failed(left: Duration) -> String {
-    let next = if left.is_zero() {
+    let next = next_try(left);
+    format!("<p>The last start failed.</p><ol><li aria-current=\"step\">{next}</li></ol>")
+}
+
+fn next_try(left: Duration) -> String {
+    if left.is_zero() {
         "It is being tried again right now.".to_owned()
     } else {
         format!("Next try in {} s.", whole_seconds(left))
-    };
-    format!("<p>The last start failed.</p><ol><li aria-current=\"step\">{next}</li></ol>")
+    }
 }
 
 fn so_far(seconds: u64) -> String {
@@ -96,7 +99,7 @@ mod tests {
     const REFRESH: Duration = Duration::from_secs(2);
 
     fn page(stage: Stage, seconds: u64) -> String {
-        Progress::Waking(stage, Duration::from_secs(seconds)).page(REFRESH)
+        Progress::Waking(stage, Duration::from_secs(seconds)).page("id", REFRESH)
     }
 
     #[test]
@@ -106,6 +109,8 @@ mod tests {
             assert!(page.contains(&format!("aria-current=\"step\">{words}")));
             assert_eq!(page.matches("aria-current=\"step\"").count(), 1);
             assert!(page.contains("3 seconds so far"));
+            let message = Progress::Waking(stage, REFRESH).message();
+            assert_eq!(message, format!("{words}."));
         }
         assert_eq!(
             page(Stage::Readying, 1).matches("class=\"done\"").count(),
@@ -115,8 +120,9 @@ mod tests {
 
     #[test]
     fn it_says_when_the_next_try_is() {
-        let page =
-            |milliseconds| Progress::Failed(Duration::from_millis(milliseconds)).page(REFRESH);
+        let page = |milliseconds| {
+            Progress::Failed(Duration::from_millis(milliseconds)).page("id", REFRESH)
+        };
         assert!(page(7_100).contains("Next try in 8 s."));
         assert!(page(0).contains("tried again right now"));
     }

@@ -3,6 +3,7 @@
 //! Owns the syntax of everything that crosses the wire and is not hyper's business. Pure: it reads and
 //! writes `http` types and bytes, and never a socket, a clock or a log.
 
+pub mod accept;
 pub mod fly;
 pub mod forward;
 pub mod hop_by_hop;

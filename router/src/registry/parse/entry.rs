@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::folder::{self, read_path};
 use super::lists::{read_host_rules, read_path_rules};
 use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
 use super::placement::{read_app, read_machine, read_placement};
@@ -40,6 +41,7 @@ pub(super) struct Defaults<'t> {
     ready_path: Arc<str>,
     secret: Option<Template>,
     tls: Option<tls::Template>,
+    pages: Option<folder::Template>,
     /// Every app that has been named, so that equal names share one allocation.
     pub(super) apps: HashSet<AppName>,
 }
@@ -61,9 +63,15 @@ impl<'t> Defaults<'t> {
             ready_path: read_ready_path(&settings, place, &built_in, report),
             secret: read_secret(&settings, place, report),
             tls: read_tls(&settings, place, report),
+            pages: read_path(&settings, Key::Pages, place, report),
             settings,
             apps,
         }
+    }
+
+    /// The folder of pages for requests that no cell has.
+    pub(super) fn pages(&self) -> Option<Arc<str>> {
+        self.pages.as_ref()?.for_all()
     }
 }
 
@@ -97,6 +105,7 @@ pub(super) fn read_entry<'t>(
     let own_secret = read_secret(&own, place, report);
     let identity = read_identity(&own, key, place, &defaults.settings, report);
     let own_tls = read_tls(&own, place, report);
+    let own_pages = read_path(&own, Key::Pages, place, report);
     let hosts = read_host_rules(&own, place, report);
     let paths = read_path_rules(&own, place, report);
     let good = report.count() == before;
@@ -122,6 +131,10 @@ pub(super) fn read_entry<'t>(
                 .flag(Key::MayReplay)
                 .or(defaults.settings.flag(Key::MayReplay))
                 .unwrap_or_else(|| default_flag(Key::MayReplay)),
+            pages: own_pages
+                .as_ref()
+                .or(defaults.pages.as_ref())
+                .map(|template| template.for_cell(name)),
             wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
             hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
             paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),

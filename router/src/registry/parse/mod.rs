@@ -6,6 +6,7 @@
 mod beside;
 mod claims;
 mod entry;
+mod folder;
 mod lists;
 mod object;
 mod placement;
@@ -171,7 +172,8 @@ fn read_root<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<Registr
         }
     }
     let default_cell = read_default_cell(root, &cells, report);
-    Some(cells.finish(default_cell))
+    let pages = defaults.pages();
+    Some(cells.finish(default_cell, pages))
 }
 
 fn read_domain<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<HostName> {
@@ -312,7 +314,7 @@ impl<'t> Cells<'t> {
         }
     }
 
-    fn finish(self, default_cell: Option<Arc<Cell>>) -> Registry {
+    fn finish(self, default_cell: Option<Arc<Cell>>, pages: Option<Arc<str>>) -> Registry {
         let longest = self
             .claims
             .prefixes
@@ -330,6 +332,7 @@ impl<'t> Cells<'t> {
             domain: self.claims.domain,
             path_hosts: self.claims.path_hosts,
             default_cell,
+            pages,
         }
     }
 }

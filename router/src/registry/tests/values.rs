@@ -48,6 +48,7 @@ fn nothing_written_means_the_documented_defaults() {
     assert_eq!((cell.protocol, cell.tls.is_none()), (Protocol::Http1, true));
     assert_eq!(&*cell.ready_path, "/up");
     assert!(!cell.may_replay);
+    assert_eq!(cell.pages, None);
 }
 
 #[test]
@@ -254,4 +255,24 @@ fn a_certificate_is_judged_by_a_file_or_a_pin_for_each_cell() {
     let mut sum = [0; 32];
     (sum[0], sum[31]) = (0x0a, 0xfb);
     assert_eq!(tls(defaults, &pin), Some((TrustSource::Key(sum), None)));
+}
+
+#[test]
+fn pages_are_a_cells_own_or_those_for_all() {
+    for (defaults, own, pages, for_all) in [
+        ("", "", None, None),
+        (r#""pages": "p""#, "", Some("p"), Some("p")),
+        (
+            r#""pages": "p""#,
+            r#", "pages": "q/{cell}""#,
+            Some("q/my-cell"),
+            Some("p"),
+        ),
+        (r#""pages": "p/{cell}""#, "", Some("p/my-cell"), None),
+    ] {
+        let registry = registry(&file(defaults, &format!(r#""address": "h:1"{own}"#)));
+        let cell = registry.cell("my-cell").unwrap();
+        assert_eq!(cell.pages.as_deref(), pages);
+        assert_eq!(registry.pages().map(|pages| &**pages), for_all);
+    }
 }

@@ -195,6 +195,7 @@ fn unfit(cell: &Cell, claims: &Claims<'_>) -> Option<(&'static str, Option<usize
 
 /// The registry of cells that claim nothing twice.
 fn assemble(cells: Vec<Arc<Cell>>, head: Head<'_>, default_cell: Option<&str>) -> Registry {
+    let pages = head.defaults.pages();
     let mut claims = head.claims;
     let mut longest_prefix = 0;
     for (index, cell) in (0..).zip(&cells) {
@@ -231,5 +232,6 @@ fn assemble(cells: Vec<Arc<Cell>>, head: Head<'_>, default_cell: Option<&str>) -
         domain: claims.domain,
         path_hosts: claims.path_hosts,
         default_cell,
+        pages,
     }
 }
