@@ -156,6 +156,10 @@ pub struct Settings {
     /// Time for a TLS handshake, its turn included, in milliseconds; else the connection is closed.
     #[arg(long, env = "CELL_ROUTER_TLS_HANDSHAKE_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub tls_handshake_timeout_ms: u64,
+    /// The most passwords that are checked at once, over all workers, for cells whose clients sign in; each keeps a core busy
+    /// for as long as its hash is meant to. Further ones wait their turn.
+    #[arg(long, env = "CELL_ROUTER_MAX_PASSWORD_CHECKS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub max_password_checks: u64,
     /// The most requests that wait for a sleeping or paused cell at once, over all cells; further ones get 503.
     #[arg(long, env = "CELL_ROUTER_MAX_HELD", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_held: u64,
@@ -234,6 +238,8 @@ pub struct Config {
     pub max_connections_per_client: usize,
     /// The most TLS handshakes at once.
     pub max_tls_handshakes: usize,
+    /// The most passwords that are checked at once.
+    pub max_password_checks: usize,
     /// Time for a TLS handshake.
     pub tls_handshake_timeout: Duration,
     /// The most waiting requests.
@@ -335,6 +341,7 @@ impl Settings {
             max_connections_per_client: usize::try_from(self.max_connections_per_client)
                 .unwrap_or(usize::MAX),
             max_tls_handshakes: usize::try_from(self.max_tls_handshakes).unwrap_or(usize::MAX),
+            max_password_checks: usize::try_from(self.max_password_checks).unwrap_or(usize::MAX),
             tls_handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
             max_held: usize::try_from(self.max_held).unwrap_or(usize::MAX),
             splice_from: self.splice_from,

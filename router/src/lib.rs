@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
@@ -47,6 +48,7 @@ use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
 use crate::live::clients::Clients;
 use crate::live::drain::{Drain, Stop};
+use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::Publisher;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
@@ -143,6 +145,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             config.max_tls_handshakes.min(Semaphore::MAX_PERMITS),
         )),
         clients: Arc::new(Clients::new(config.max_connections_per_client)),
+        sign_ins: Arc::new(sign_ins(&config)?),
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
@@ -213,6 +216,16 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The checks of passwords, with a key that nobody knows.
+fn sign_ins(config: &Config) -> Result<SignIns, RunError> {
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).map_err(|_| {
+        let none = io::Error::other("the system has none");
+        RunError::System("cannot draw random bytes", none)
+    })?;
+    Ok(SignIns::new(config.max_password_checks, &key))
 }
 
 /// Opens the admin listener, if there is to be one, for those who have a token.

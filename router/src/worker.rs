@@ -19,9 +19,11 @@ use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
 use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
+use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::{Current, Publisher, Snapshot};
 use crate::outbound::dial::Dialer;
 use crate::outbound::pool::Pool;
+use crate::outbound::sign_in::Gate;
 use crate::outbound::stream::Upstream;
 use crate::outbound::wake::Waker;
 use crate::respond;
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) clients: Arc<Clients>,
+    pub(crate) sign_ins: Arc<SignIns>,
 }
 
 /// Where a worker says whether it is ready to serve.
@@ -90,6 +93,7 @@ async fn serve(
         permits,
         handshakes,
         clients,
+        sign_ins,
     } = shared;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let pool = Pool::new(config.pool_size, config.pool_idle);
@@ -110,6 +114,7 @@ async fn serve(
         current,
         cells,
         upstream,
+        gate: Gate::new(sign_ins),
         log: Rc::clone(&log),
         ids: Ids::default(),
     });

@@ -26,6 +26,7 @@ mod reload;
 mod replay;
 mod routing;
 mod scene;
+mod sign_in;
 mod storm;
 mod stream;
 mod takeover;

@@ -71,6 +71,8 @@ pub fn holds(data: &[u8]) {
         through_edge: choices.flag(),
         replay_failed: choices.flag(),
         replayed_by_us: choices.flag(),
+        signed_in: choices.flag(),
+        names_another_path: false,
         looped: choices.flag(),
         visitor,
         replay_max_bytes: 1_000_000,

@@ -22,8 +22,9 @@ const HOP_BY_HOP: [&str; 7] = [
     "upgrade",
 ];
 /// What only the router says.
-const ROUTERS: [&str; 5] = [
+const ROUTERS: [&str; 6] = [
     "cell-name",
+    "cell-user",
     "cell-signature",
     "fly-replay-failed",
     "fly-replay-src",
@@ -140,6 +141,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
     );
     let with = Rewrite {
         peer,
+        sign_in: None,
         introduction: Introduction {
             cell: "alice",
             authority: &authority,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use super::record::{Ending, Record};
 use crate::http1;
 use crate::http1::Piece;
 use crate::http2;
-use crate::wire::identity;
+use crate::registry::SignIn;
+use crate::wire::{identity, sign_in};
 
 /// Whose body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +249,8 @@ pub struct Relayed<G = ()> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// How fast it is taken, if that matters.
     taking: Option<Taking>,
+    /// How clients sign in before the cell: its trailers say no more of them than their heads do.
+    sign_in: Option<Arc<SignIn>>,
     /// All of it was passed on.
     whole: bool,
     /// Let go when the body is over, whichever way.
@@ -267,6 +271,12 @@ impl Relayed {
             demands.rate = 0;
         }
         Self::new(body, Side::Request, record, demands, gate, (), |()| ())
+    }
+
+    /// As one for a cell before which clients so sign in, if they do.
+    pub fn signed_in_by(mut self, sign_in: Option<&Arc<SignIn>>) -> Self {
+        self.sign_in = sign_in.cloned();
+        self
     }
 }
 
@@ -290,6 +300,7 @@ impl Relayed {
             waiting: None,
             deadline: None,
             taking: None,
+            sign_in: None,
             whole: true,
             guard: None,
             at_end: |()| (),
@@ -343,6 +354,7 @@ impl<G> Relayed<G> {
             waiting: None,
             deadline: None,
             taking: None,
+            sign_in: None,
             whole: false,
             guard,
             at_end,
@@ -498,6 +510,9 @@ impl<G: Unpin> Body for Relayed<G> {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     identity::silence_trailers(trailers);
+                    if let Some(sign_in) = &this.sign_in {
+                        sign_in::silence(trailers, sign_in);
+                    }
                 }
                 // Who was promised a length does not ask for more once it has come.
                 let last = body.is_end_stream() || body.size_hint().exact() == Some(0);

@@ -78,6 +78,8 @@ pub struct Record {
     pub lane: Cell<&'static str>,
     /// The condition that decided, or what went wrong on the way.
     pub reason: Cell<&'static str>,
+    /// Who the client is, where it has signed in.
+    pub user: RefCell<Option<HeaderValue>>,
     /// The full text of what went wrong, for the log only.
     pub error: RefCell<Option<String>>,
     /// Who made it.
@@ -132,6 +134,7 @@ impl Record {
             cell: OnceCell::new(),
             lane: Cell::new("answer"),
             reason: Cell::new("unanswered"),
+            user: RefCell::default(),
             error: RefCell::default(),
             blame: Cell::default(),
             upstream: Cell::default(),
@@ -218,6 +221,9 @@ impl Record {
         line.number("status", self.status().into());
         if let Some(cell) = self.cell.get() {
             line.text("cell", cell.as_str());
+        }
+        if let Some(user) = self.user.borrow().as_ref() {
+            line.text("user", &String::from_utf8_lossy(user.as_bytes()));
         }
         line.text("lane", self.lane.get());
         line.text("reason", self.reason());

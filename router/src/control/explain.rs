@@ -10,7 +10,7 @@ use crate::config::Place;
 use crate::decision::{
     self, Answer, BodyLength, CellState, Decision, Facts, ReplayKind, Surroundings,
 };
-use crate::registry::{HostName, Placement, Registry, Route};
+use crate::registry::{HostName, Placement, Registry, Route, SignIn, SignInBy};
 use crate::wire::{fly, forward};
 
 /// A request to be explained, as it would arrive.
@@ -65,6 +65,8 @@ pub struct Explanation {
     pub cell: Option<String>,
     /// What in the registry matched.
     pub matched: Option<String>,
+    /// How its client has to sign in first; what follows is for one that has.
+    pub signs_in: Option<String>,
     /// `answer`, `hold`, `stream` or `replay`.
     pub lane: &'static str,
     /// The condition that decided, as in the log.
@@ -132,7 +134,16 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
         Ok(found) => found,
         Err(answer) => return Ok(refused(answer, registry)),
     };
-    let decided = decision::decide(&facts, &found, question.state, &question.place);
+    let decide =
+        |facts: &Facts<'_>| decision::decide(facts, &found, question.state, &question.place);
+    let mut decided = decide(&facts);
+    let signs_in = (decided == Decision::SignIn).then(|| {
+        decided = decide(&Facts {
+            signed_in: true,
+            ..facts.clone()
+        });
+        found.cell.sign_in.as_deref().map(signs_in)
+    });
     let placement = &found.cell.placement;
     let sent = matches!(decided, Decision::Stream(_) | Decision::Replay(_));
     let target = head.uri.path_and_query().filter(|_| sent);
@@ -143,6 +154,7 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
     Ok(Explanation {
         cell: Some(found.cell.name.as_str().to_owned()),
         matched: Some(matched(&found.route, &facts)),
+        signs_in: signs_in.flatten(),
         lane: decided.lane(),
         reason: decided.reason(),
         because: because(&decided),
@@ -162,6 +174,7 @@ fn refused(answer: Answer, registry: &Registry) -> Explanation {
     Explanation {
         cell: None,
         matched: None,
+        signs_in: None,
         lane: decided.lane(),
         reason: decided.reason(),
         because: because(&decided),
@@ -189,6 +202,13 @@ fn matched(route: &Route<'_>, facts: &Facts<'_>) -> String {
         } => format!("path {prefix}, taken off"),
         Route::MachinePath => "the machine id in the path".to_owned(),
         Route::Default => "nothing; it is the default cell".to_owned(),
+    }
+}
+
+fn signs_in(sign_in: &SignIn) -> String {
+    match &sign_in.by {
+        SignInBy::Basic { file, .. } => format!("with a password of the file {file}; else 401"),
+        SignInBy::Forward { url, .. } => format!("as {url} says; else what that answers"),
     }
 }
 
@@ -253,13 +273,14 @@ fn wakes(decided: &Decision, placement: &Placement, may_wake: bool) -> Option<&'
         (Decision::Stream(_), Placement::Address { .. }) => {
             Some("nothing can: the cell lives at an address")
         }
-        (Decision::Answer(_) | Decision::Hold, _) => None,
+        (Decision::Answer(_) | Decision::Hold | Decision::SignIn, _) => None,
     }
 }
 
 fn because(decided: &Decision) -> &'static str {
     use crate::decision::{Malformed, StreamReason};
     match decided {
+        Decision::SignIn => "the client has to sign in before the cell",
         Decision::Hold => "the cell is paused: the request waits until its entry changes",
         Decision::Replay(ReplayKind::Strict { .. }) => {
             "no body or a small one: the edge delivers it, and brings it back if it cannot"
@@ -273,6 +294,9 @@ fn because(decided: &Decision) -> &'static str {
             StreamReason::ReplayNever => "the cell's entry says so",
             StreamReason::AddressCell => {
                 "the cell lives at an address, where the edge cannot deliver"
+            }
+            StreamReason::SignsIn => {
+                "clients sign in before the cell, and the edge would let them claim to be others"
             }
             StreamReason::ReplayFailed => "the edge hands back a replay that failed",
             StreamReason::AlreadyReplayed => "the router replayed this request before",
@@ -319,6 +343,7 @@ impl fmt::Display for Explanation {
         };
         row("cell", Some(self.cell.as_deref().unwrap_or("none")))?;
         row("matched", self.matched.as_deref())?;
+        row("signs in", self.signs_in.as_deref())?;
         row("lane", Some(self.lane))?;
         row("reason", Some(self.reason))?;
         row("because", Some(self.because))?;

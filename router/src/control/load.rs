@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::pages;
 use crate::live::pages::Pages;
+use crate::live::passwords::Passwords;
 use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
 use crate::registry::{
@@ -92,6 +93,7 @@ struct Named {
     keys: HashMap<SecretSource, Arc<Keys>>,
     trust: HashMap<TrustSource, Arc<Trust>>,
     pages: HashMap<Arc<str>, Arc<Pages>>,
+    passwords: HashMap<Arc<str>, Arc<Passwords>>,
     faults: Vec<Fault>,
 }
 
@@ -122,6 +124,11 @@ impl Named {
             {
                 miss("pages", why);
             }
+            if let Some(source) = cell.sign_in.as_ref().and_then(|sign_in| sign_in.file())
+                && let Err(why) = once(&mut self.passwords, source, || passwords(source, folder))
+            {
+                miss("sign_in", why);
+            }
         }
         if let Some(source) = registry.pages()
             && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
@@ -146,6 +153,13 @@ impl Named {
                 let pages = || Arc::clone(pages);
                 self.pages.entry(Arc::clone(source)).or_insert_with(pages);
             }
+            if let (Some(sign_in), Some(passwords)) = (&cell.sign_in, last.passwords(cell))
+                && let Some(source) = sign_in.file()
+            {
+                let passwords = || Arc::clone(passwords);
+                let kept = self.passwords.entry(Arc::clone(source));
+                kept.or_insert_with(passwords);
+            }
         }
     }
 
@@ -157,6 +171,7 @@ impl Named {
             keys: self.keys,
             trust: self.trust,
             pages: self.pages,
+            passwords: self.passwords,
         }
     }
 }
@@ -211,6 +226,16 @@ fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Refusal> {
             .map_err(|why| refuse(format!("the file {path}: {why}"))),
         TrustSource::Key(pin) => Trust::key(*pin).map_err(refuse),
     }
+}
+
+fn passwords(source: &str, folder: &Path) -> Result<Passwords, Refusal> {
+    fs::read_to_string(folder.join(source))
+        .map_err(|error| error.to_string())
+        .and_then(|text| Passwords::parse(&text))
+        .map_err(|why| Refusal {
+            what: format!("the file {source}: {why}"),
+            fix: MEND_FILE.to_owned(),
+        })
 }
 
 pub(super) const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";

@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::wire::{fly, visitor};
+use crate::wire::{fly, sign_in, visitor};
 
 /// The port that https is at unless an address names another (RFC 9110 section 4.2.2).
 const HTTPS: u16 = 443;
@@ -76,6 +76,10 @@ pub struct Facts<'a> {
     pub replay_failed: bool,
     /// Whether the request carries this router's own signature from an earlier replay. Set by who can verify it.
     pub replayed_by_us: bool,
+    /// Whether its client has signed in before the cell. Set by who has checked it.
+    pub signed_in: bool,
+    /// Whether it names another path beside its own, which a cell might take for it.
+    pub names_another_path: bool,
     /// Whether `Via` says that this very router has seen the request before.
     pub looped: bool,
     /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
@@ -126,6 +130,8 @@ impl<'a> Facts<'a> {
             https_at: surroundings.https_at,
             replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
+            signed_in: false,
+            names_another_path: sign_in::names_another_path(&parts.headers),
             visitor: visitor::is_visitor(&parts.headers),
             looped: passed(&parts.headers, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,

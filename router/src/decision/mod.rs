@@ -8,6 +8,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct CellState {
 pub enum Decision {
     /// Answer at once, without the cell.
     Answer(Answer),
+    /// Find out who the client is, then decide again; answer at once if it may not go on.
+    SignIn,
     /// Wait until the cell's entry changes, then decide again.
     Hold,
     /// Relay the request to the cell over the private network.
@@ -79,6 +82,8 @@ pub enum StreamReason {
     ReplayNever,
     /// The cell lives at an address, not on a machine of the platform.
     AddressCell,
+    /// Clients sign in before the cell: at each request, and the edge would not take off what they claim to be.
+    SignsIn,
     /// The edge hands back a replay that failed: the rescue.
     ReplayFailed,
     /// The request carries this router's own proof that it was replayed before.
@@ -136,6 +141,19 @@ impl Found<'_> {
 }
 
 impl Found<'_> {
+    /// The path as the cell sees it.
+    pub fn path<'p>(&self, facts: &Facts<'p>) -> Cow<'p, str> {
+        let path = facts.path();
+        let rest = self
+            .stripped_prefix()
+            .and_then(|prefix| path.get(prefix.len()..));
+        match rest {
+            None => path.into(),
+            Some(rest) if rest.starts_with('/') => rest.into(),
+            Some(rest) => format!("/{rest}").into(),
+        }
+    }
+
     /// The prefix below which every path of the request's host is this cell's, for a replay that the edge remembers;
     /// `None` where that cannot be said of any.
     pub fn exclusive_prefix(&self) -> Option<String> {
@@ -184,6 +202,9 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
         Admission::Maintenance => {
             return Decision::Answer(Answer::Maintenance(cell.limits.retry_after));
         }
+        Admission::Paused | Admission::Active if wants_sign_in(facts, found) => {
+            return Decision::SignIn;
+        }
         Admission::Paused => return Decision::Hold,
         Admission::Active => {}
     }
@@ -199,6 +220,20 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
         }
         (decided, _) => decided,
     }
+}
+
+/// Whether it has to be found out first who the client is.
+fn wants_sign_in(facts: &Facts<'_>, found: &Found<'_>) -> bool {
+    let Some(sign_in) = &found.cell.sign_in else {
+        return false;
+    };
+    if facts.signed_in {
+        return false;
+    }
+    let reads = matches!(*facts.method, http::Method::GET | http::Method::HEAD);
+    let proof = reads && found.stripped_prefix().is_none() && is_challenge(facts.path());
+    let public = !facts.names_another_path && sign_in.is_public(&found.path(facts));
+    !proof && !public
 }
 
 /// Whether a certificate authority asks here for a proof that the cell has this name (RFC 8555 section 8.3): by plain
@@ -218,6 +253,9 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
     }
     if let Placement::Address { .. } = found.cell.placement {
         return Decision::Stream(StreamReason::AddressCell);
+    }
+    if found.cell.sign_in.is_some() {
+        return Decision::Stream(StreamReason::SignsIn);
     }
     let kind = match found.cell.replay {
         Replay::Never => return Decision::Stream(StreamReason::ReplayNever),
@@ -254,7 +292,7 @@ impl Decision {
     /// The lane, as the log and `explain` name it.
     pub fn lane(&self) -> &'static str {
         match self {
-            Self::Answer(_) => "answer",
+            Self::Answer(_) | Self::SignIn => "answer",
             Self::Hold => "hold",
             Self::Stream(_) => "stream",
             Self::Replay(_) => "replay",
@@ -266,6 +304,7 @@ impl Decision {
         match self {
             Self::Answer(answer) => answer.reason(),
             Self::Hold => "paused",
+            Self::SignIn => "sign_in_required",
             Self::Stream(reason) => reason.name(),
             Self::Replay(ReplayKind::Strict { .. }) => "strict",
             Self::Replay(ReplayKind::Cached { .. }) => "cached",
@@ -301,6 +340,7 @@ impl StreamReason {
             Self::NotThroughEdge => "not_through_edge",
             Self::ReplayNever => "replay_never",
             Self::AddressCell => "address_cell",
+            Self::SignsIn => "signs_in",
             Self::ReplayFailed => "replay_failed",
             Self::AlreadyReplayed => "already_replayed",
             Self::StripsPrefix => "strips_prefix",

@@ -19,6 +19,10 @@ const REGISTRY: &str = r#"{
     "paused":   { "machine": "3d8d9e67c2e128", "state": "paused" },
     "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 },
     "shy":      { "machine": "3d8d9e67c2e12b", "wake_for": "visitors" },
+    "members":  { "machine": "3d8d9e67c2e12c", "replay": "cached", "paths": [{"prefix": "/m", "strip": true}],
+                  "sign_in": { "basic": "f", "public": ["/open"] } },
+    "resting":  { "machine": "3d8d9e67c2e12d", "state": "paused", "sign_in": { "basic": "f" } },
+    "closed":   { "machine": "3d8d9e67c2e12e", "state": "maintenance", "sign_in": { "basic": "f" } },
     "small":    { "machine": "3d8d9e67c2e12a", "max_body_bytes": 10 }
   }
 }"#;
@@ -41,6 +45,7 @@ struct Row {
     through_edge: bool,
     https_at: Option<u16>,
     replayed_by_us: bool,
+    signed_in: bool,
     in_flight: u32,
     refused_for: Option<Duration>,
 }
@@ -56,6 +61,7 @@ impl Row {
             through_edge: true,
             https_at: None,
             replayed_by_us: false,
+            signed_in: false,
             in_flight: 0,
             refused_for: None,
         }
@@ -87,6 +93,13 @@ impl Row {
         }
     }
 
+    fn signed_in(self) -> Self {
+        Self {
+            signed_in: true,
+            ..self
+        }
+    }
+
     fn at(self, target: &'static str) -> Self {
         Self { target, ..self }
     }
@@ -109,6 +122,7 @@ impl Row {
             Err(fault) => return Decision::Answer(Answer::Malformed(fault)),
         };
         facts.replayed_by_us = self.replayed_by_us;
+        facts.signed_in = self.signed_in;
         match resolve(&registry, &facts) {
             Ok(found) => decide(
                 &facts,
@@ -159,6 +173,25 @@ rows! {
     maintenance_says_when_to_come_back: Row::to("mending.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(7)));
     paused_cell_holds: Row::to("paused.example.com") => Decision::Hold;
     paused_cell_holds_large_bodies_too: Row::to("paused.example.com").body(2_000_000) => Decision::Hold;
+
+    a_strangers_request_signs_in_first: Row::to("members.example.com") => Decision::SignIn;
+    a_strangers_upload_signs_in_first: Row::to("members.example.com").unknown_length() => Decision::SignIn;
+    a_strangers_websocket_signs_in_first: Row::to("members.example.com").header("connection", "upgrade").header("upgrade", "websocket") => Decision::SignIn;
+    a_strangers_rescue_signs_in_first: Row { replayed_by_us: true, ..Row::to("members.example.com").header("fly-replay-failed", "x") } => Decision::SignIn;
+    a_member_streams_and_is_never_replayed: Row::to("members.example.com").signed_in() => Decision::Stream(StreamReason::SignsIn);
+    a_public_path_streams_too: Row::to("members.example.com").at("/open/x?y=/../z") => Decision::Stream(StreamReason::SignsIn);
+    a_public_path_is_as_the_cell_sees_it: Row { target: "/m/open/x", ..Row::to("example.com") } => Decision::Stream(StreamReason::SignsIn);
+    a_path_that_only_the_client_sees_is_not_public: Row { target: "/m/m/open", ..Row::to("example.com") } => Decision::SignIn;
+    a_stripped_prefix_alone_is_the_root: Row { target: "/m", ..Row::to("example.com") } => Decision::SignIn;
+    a_public_path_beside_another_one_is_not_public: Row::to("members.example.com").at("/open").header("x-original-url", "/") => Decision::SignIn;
+    a_public_path_with_a_doubt_is_not_public: Row::to("members.example.com").at("/open/%2e%2e/x") => Decision::SignIn;
+    a_challenge_of_an_authority_needs_no_sign_in: Row::to("members.example.com").at("/.well-known/acme-challenge/a_b-C") => Decision::Stream(StreamReason::SignsIn);
+    what_looks_like_a_challenge_does: Row::to("members.example.com").at("/.well-known/acme-challenge/x/../y") => Decision::SignIn;
+    nobody_waits_for_a_paused_cell_who_has_not_signed_in: Row::to("resting.example.com") => Decision::SignIn;
+    a_member_waits_for_a_paused_cell: Row::to("resting.example.com").signed_in() => Decision::Hold;
+    maintenance_is_for_everybody: Row::to("closed.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(30)));
+    https_comes_before_the_password: Row::to("members.example.com").plain() => Decision::Answer(Answer::UseHttps(443));
+    sign_in_comes_before_full_and_broken: Row { refused_for: LEFT, in_flight: u32::MAX, ..Row::to("members.example.com") } => Decision::SignIn;
 
     elsewhere_everything_streams: Row { place: Place::Elsewhere, through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotOnFly);
     past_the_edge_everything_streams: Row { through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotThroughEdge);

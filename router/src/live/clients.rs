@@ -14,7 +14,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// One client as far as an address tells: an IPv4 address, or the /64 network of an IPv6 one, which is what one household
 /// or one machine has (RFC 6177).
-fn client(ip: IpAddr) -> IpAddr {
+pub(super) fn client(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
         ip => ip,

@@ -8,6 +8,8 @@ pub mod certificates;
 pub mod clients;
 pub mod drain;
 pub mod pages;
+pub mod passwords;
+pub mod sign_ins;
 pub mod snapshot;
 pub mod trust;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::pages::Pages;
+use super::passwords::Passwords;
 use super::trust::Trust;
 use crate::registry::{Cell, Flag, Registry, SecretSource, TrustSource, Version};
 use crate::wire::signature::Keys;
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub trust: HashMap<TrustSource, Arc<Trust>>,
     /// The pages from each folder that an entry names.
     pub pages: HashMap<Arc<str>, Arc<Pages>>,
+    /// The passwords from each file that an entry names.
+    pub passwords: HashMap<Arc<str>, Arc<Passwords>>,
 }
 
 impl Snapshot {
@@ -37,6 +40,11 @@ impl Snapshot {
     /// What is asked of a cell's certificate, if its entry says that it speaks TLS.
     pub fn trust(&self, cell: &Cell) -> Option<&Arc<Trust>> {
         self.trust.get(&cell.tls.as_ref()?.trust)
+    }
+
+    /// The passwords of a cell, if its clients sign in with one.
+    pub fn passwords(&self, cell: &Cell) -> Option<&Arc<Passwords>> {
+        self.passwords.get(cell.sign_in.as_ref()?.file()?)
     }
 
     /// The operator's own pages for requests of a cell; of no cell, those for all.

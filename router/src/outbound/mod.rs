@@ -12,6 +12,7 @@ pub mod machines;
 pub mod pace;
 pub mod pool;
 pub mod sharing;
+pub mod sign_in;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -172,7 +172,8 @@ impl Upstream {
                 rate: limits.min_body_rate,
             },
             gate,
-        );
+        )
+        .signed_in_by(to.cell.sign_in.as_ref());
 
         let mut channel = self.channel(&to, record).await?;
         let mut message = (head, body);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::host::HostRule;
 use super::name::{AppName, CellName, MachineId};
 use super::path::PathPrefix;
+use super::sign_in::SignIn;
 
 /// One tenant's entry in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Cell {
     pub may_replay: bool,
     /// The folder of its own pages, `{cell}` already replaced; none for the router's.
     pub pages: Option<Arc<str>>,
+    /// How clients sign in before they reach it; none means not at all. One allocation for all cells for which it is the
+    /// same.
+    pub sign_in: Option<Arc<SignIn>>,
     /// Which requests wake it.
     pub wake_for: WakeFor,
     /// The hosts it answers at besides its subdomain, in the order of the file.

@@ -4,6 +4,7 @@
 
 use super::host::{HOST_PATTERN, HOST_RULE_PATTERN};
 use super::path::PREFIX_PATTERN;
+use super::sign_in::{HEADER_PATTERN, PUBLIC_PATTERN};
 pub(super) use super::table::FIELDS;
 
 /// A key of the format.
@@ -48,6 +49,7 @@ pub(super) enum Key {
     Protocol,
     MayReplay,
     Pages,
+    SignIn,
     Prefix,
     Strip,
     Env,
@@ -55,10 +57,18 @@ pub(super) enum Key {
     Ca,
     Pin,
     ServerName,
+    Basic,
+    Realm,
+    KeepAuthorization,
+    Forward,
+    SignInTimeout,
+    UserFrom,
+    CopyHeaders,
+    Public,
 }
 
 /// How many keys there are.
-pub(super) const KEYS: usize = Key::ServerName as usize + 1;
+pub(super) const KEYS: usize = Key::Public as usize + 1;
 
 /// An object of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +85,8 @@ pub(super) enum Scope {
     Secret,
     /// How a cell's certificate is judged.
     Tls,
+    /// How clients sign in.
+    SignIn,
 }
 
 /// One key of the format.
@@ -118,6 +130,10 @@ pub(super) enum Kind {
     HostRules,
     /// A list of prefixes, each a text or an object.
     PathRules,
+    /// A list of paths that are for everybody.
+    PublicPaths,
+    /// A list of names of header fields.
+    HeaderNames,
     /// An object with the keys of a scope.
     Object(Scope),
     /// The cells by name.
@@ -179,6 +195,8 @@ pub(super) fn item_pattern(kind: Kind) -> &'static str {
     match kind {
         Kind::HostRules => HOST_RULE_PATTERN,
         Kind::PathRules => PREFIX_PATTERN,
+        Kind::PublicPaths => PUBLIC_PATTERN,
+        Kind::HeaderNames => HEADER_PATTERN,
         _ => HOST_PATTERN,
     }
 }

@@ -25,6 +25,7 @@ mod parse;
 mod path;
 mod problem;
 mod schema;
+mod sign_in;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,4 +41,5 @@ pub use self::name::{AppName, CellName, MachineId};
 pub use self::path::{PathFault, PathPrefix};
 pub use self::problem::{Fault, Flag, Problem, Refusal};
 pub use self::schema::schema;
+pub use self::sign_in::{PublicPath, SignIn, SignInBy};
 pub use self::version::{NoVersion, Version};

@@ -28,6 +28,7 @@ pub fn schema() -> String {
             "defaults": object(Scope::Defaults),
             "path": Value::Object(required(object(Scope::Path), Key::Prefix)),
             "secret": Value::Object(exactly_one(object(Scope::Secret), Key::Env, Key::File)),
+            "sign_in": Value::Object(exactly_one(object(Scope::SignIn), Key::Basic, Key::Forward)),
             "tls": Value::Object(exactly_one(object(Scope::Tls), Key::Ca, Key::Pin)),
         }),
     );
@@ -103,7 +104,13 @@ fn default(kind: Kind) -> Option<Value> {
         Kind::Choice { default, .. } => Some(default.into()),
         Kind::Flag { default } => Some(default.into()),
         Kind::Text { default, .. } => default.map(Value::from),
-        Kind::HostNames | Kind::HostRules | Kind::PathRules | Kind::Object(_) | Kind::Cells => None,
+        Kind::HostNames
+        | Kind::HostRules
+        | Kind::PathRules
+        | Kind::PublicPaths
+        | Kind::HeaderNames
+        | Kind::Object(_)
+        | Kind::Cells => None,
     }
 }
 
@@ -126,11 +133,18 @@ fn typed(kind: Kind) -> Map<String, Value> {
         Kind::HostNames | Kind::HostRules => list(
             json!({"type": "string", "pattern": item_pattern(kind), "maxLength": host_max(kind)}),
         ),
+        Kind::PublicPaths => list(json!({
+            "type": "string",
+            "pattern": item_pattern(kind),
+            "maxLength": super::sign_in::PUBLIC_MAX,
+        })),
+        Kind::HeaderNames => list(json!({"type": "string", "pattern": item_pattern(kind)})),
         Kind::PathRules => list(json!({"anyOf": [
             {"type": "string", "pattern": item_pattern(kind), "maxLength": super::path::PREFIX_MAX},
             {"$ref": "#/$defs/path"},
         ]})),
         Kind::Object(Scope::Secret) => json!({"$ref": "#/$defs/secret"}),
+        Kind::Object(Scope::SignIn) => json!({"$ref": "#/$defs/sign_in"}),
         Kind::Object(Scope::Tls) => json!({"$ref": "#/$defs/tls"}),
         Kind::Object(_) => json!({"$ref": "#/$defs/defaults"}),
         Kind::Cells => json!({

@@ -3,6 +3,7 @@
 //! Every text to a client is dull; what went wrong in detail is for the log.
 
 mod page;
+mod sign_in;
 mod waking_page;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
+pub use self::sign_in::not_signed_in;
 use self::waking_page::Progress;
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, Page, ReplayKind};

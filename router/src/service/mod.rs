@@ -1,5 +1,7 @@
 //! One request from start to finish.
 
+mod sign_in;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout};
 
+use self::sign_in::{Check, Pass};
 use crate::account::body::{self, Incoming};
 use crate::account::log::AccessLog;
 use crate::account::record::{Blame, Opening, Record};
@@ -19,12 +22,14 @@ use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKi
 use crate::live::cells::{Cells, InFlight};
 use crate::live::pages::Pages;
 use crate::live::snapshot::Current;
+use crate::outbound::sign_in::Gate;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
 use crate::registry::{Cell, HostName, Identity, Protocol};
 use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
+use crate::wire::sign_in::SignedIn;
 use crate::wire::signature::{Bound, Keys};
 use crate::wire::strict::Fault;
 use crate::wire::{CELL_SIGNATURE, fly, hop_by_hop};
@@ -43,6 +48,8 @@ pub struct Service {
     pub cells: Arc<Cells>,
     /// The way to cells.
     pub upstream: Upstream,
+    /// Who finds out who clients are.
+    pub gate: Gate,
     /// Where records go.
     pub log: Rc<AccessLog>,
     /// Ids for requests that bring none.
@@ -55,6 +62,8 @@ enum Outcome {
     Words(Words),
     /// The cell is asked.
     Stream(Course),
+    /// The client has to sign in.
+    SignIn(Check),
     /// The request waits until the entry of this cell changes.
     Hold(Arc<Cell>),
     /// The request waits until the cell has a place for it.
@@ -68,6 +77,8 @@ struct Course {
     target: PathAndQuery,
     stripped_prefix: Option<String>,
     keys: Option<Arc<Keys>>,
+    /// Who the client is, where it has signed in.
+    signed_in: Option<SignedIn>,
 }
 
 /// A failure, and how long the cell's entry asks clients to wait after one.
@@ -169,10 +180,27 @@ impl Service {
         };
         let began = Instant::now();
         let (mut held, mut place) = (None, None);
+        let mut pass = None;
         loop {
-            let cell = match self.decide_once(head, &facts, audience, record, place.take()) {
+            let outcome =
+                self.decide_once(head, &facts, audience, record, pass.as_ref(), place.take());
+            let cell = match outcome {
                 Outcome::Words(words) => return Ok(Err(words)),
-                Outcome::Stream(course) => return Ok(Ok(course)),
+                Outcome::Stream(mut course) => {
+                    course.signed_in = pass.map(|pass| pass.signed_in);
+                    return Ok(Ok(course));
+                }
+                Outcome::SignIn(check) => {
+                    match self.sign_in(head, peer, audience, record, check).await {
+                        Ok(passed) => pass = Some(passed),
+                        Err(failure) => {
+                            record.reason.set(failure.reason);
+                            record.blame.set(failure.blame);
+                            return Ok(Err(failure.words));
+                        }
+                    }
+                    continue;
+                }
                 Outcome::Queue(cell) => {
                     let limits = &cell.limits;
                     let live = self.cells.live(&cell.name);
@@ -212,6 +240,7 @@ impl Service {
         facts: &Facts<'_>,
         audience: Audience,
         record: &Record,
+        pass: Option<&Pass>,
         place: Option<InFlight>,
     ) -> Outcome {
         let snapshot = self.current.read();
@@ -226,8 +255,10 @@ impl Service {
         let pages = snapshot.pages(Some(found.cell));
         let refuse = |answer| refuse(answer, audience, record, pages);
         let keys = snapshot.keys(found.cell);
+        let passwords = snapshot.passwords(found.cell);
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
+            signed_in: pass.is_some_and(|pass| pass.is_for(found.cell, passwords)),
             ..facts.clone()
         };
         // A place at a cell that the name no longer leads to is none.
@@ -241,6 +272,15 @@ impl Service {
         record.reason.set(decided.reason());
         match decided {
             Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
+            Decision::SignIn => match &found.cell.sign_in {
+                Some(sign_in) => Outcome::SignIn(Check {
+                    cell: Arc::clone(found.cell),
+                    sign_in: Arc::clone(sign_in),
+                    passwords: passwords.cloned(),
+                }),
+                // It is asked for only where there is one.
+                None => Outcome::Words(refuse(Answer::Disabled)),
+            },
             Decision::Answer(Answer::Full(_)) if !found.cell.limits.queue_timeout.is_zero() => {
                 Outcome::Queue(Arc::clone(found.cell))
             }
@@ -298,6 +338,7 @@ impl Service {
                     target,
                     stripped_prefix,
                     keys: keys.cloned(),
+                    signed_in: None,
                 })
             }
         }
@@ -317,6 +358,7 @@ impl Service {
             target,
             stripped_prefix,
             keys,
+            signed_in,
         } = course;
         let authority = authority_of(&head);
         // An HTTP/2 cell has no use for an upgrade, and a server may ignore one (RFC 9110 section 7.8).
@@ -340,6 +382,11 @@ impl Service {
             Rewrite {
                 peer,
                 introduction,
+                sign_in: to
+                    .cell
+                    .sign_in
+                    .as_deref()
+                    .map(|sign_in| (sign_in, signed_in.as_ref())),
                 target,
                 upgrade: asked,
                 pseudonym,

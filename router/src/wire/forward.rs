@@ -6,7 +6,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
+use super::sign_in::{self, SignedIn};
 use super::{fly, hop_by_hop};
+use crate::registry::SignIn;
 
 /// What a head is rewritten with.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub struct Rewrite<'a> {
     pub peer: Peer,
     /// What the router says of it.
     pub introduction: Introduction<'a>,
+    /// How clients sign in before the cell, and who this one is, if it has.
+    pub sign_in: Option<(&'a SignIn, Option<&'a SignedIn>)>,
     /// Path and query as the cell gets them.
     pub target: PathAndQuery,
     /// The protocol that the client asks to switch to.
@@ -28,6 +32,9 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
     let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
     hop_by_hop::strip(&mut head.headers);
     identity::introduce(&mut head.headers, with.peer, &with.introduction);
+    if let Some((sign_in, signed_in)) = with.sign_in {
+        sign_in::tell(&mut head.headers, sign_in, signed_in);
+    }
     head.headers
         .insert(header::HOST, with.introduction.authority.clone());
     enter_via(&mut head.headers, came_as, with.pseudonym);
@@ -76,7 +83,7 @@ pub fn without_prefix(target: &PathAndQuery, prefix: &str) -> PathAndQuery {
 }
 
 /// RFC 9110 section 7.6.3.
-fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
+pub(super) fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
     let version = match version {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
@@ -88,7 +95,7 @@ fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
 }
 
 /// HTTP/2 clients send cookies one a line; HTTP/1.1 has one line (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(header::COOKIE).iter();
     if let (Some(first), Some(second)) = (lines.next(), lines.next()) {
         let mut joined = first.as_bytes().to_vec();
@@ -165,6 +172,7 @@ mod tests {
             Rewrite {
                 peer,
                 introduction,
+                sign_in: None,
                 target: target("/x?y"),
                 upgrade,
                 pseudonym: "cell-router-1",

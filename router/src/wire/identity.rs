@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{CELL_NAME, CELL_SIGNATURE, X_REQUEST_ID, fly, hop_by_hop};
+use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, fly, hop_by_hop};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -145,7 +145,7 @@ fn is_claim(name: &str) -> bool {
         .chain(&fly::EDGE_ONLY)
         .chain(&fly::STEERING)
         .chain(&FORWARDING)
-        .chain(&[CELL_SIGNATURE, CELL_NAME, X_REQUEST_ID])
+        .chain(&[CELL_SIGNATURE, CELL_NAME, CELL_USER, X_REQUEST_ID])
         .any(|claim| claim.as_str() == name)
 }
 
@@ -171,7 +171,8 @@ pub struct Introduction<'a> {
 
 /// Replaces what the client claims about itself by what is known, and introduces the request to the cell.
 pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introduction<'_>) {
-    for name in fly::REPLAY_TALK.iter().chain(&[CELL_SIGNATURE, CELL_NAME]) {
+    let ours = [CELL_SIGNATURE, CELL_NAME, CELL_USER];
+    for name in fly::REPLAY_TALK.iter().chain(&ours) {
         headers.remove(name);
     }
     if !peer.trusted {
@@ -252,7 +253,8 @@ mod tests {
         headers
     }
 
-    const CLAIMS: [(&str, &str); 9] = [
+    const CLAIMS: [(&str, &str); 10] = [
+        ("cell-user", "admin"),
         ("x-forwarded-for", "1.1.1.1"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "evil"),
@@ -304,6 +306,7 @@ mod tests {
             "x-real-ip",
             "fly-client-ip",
             "cell-signature",
+            "cell-user",
             "fly-replay-src",
         ] {
             assert!(!got.contains_key(gone), "{gone}");
@@ -317,7 +320,7 @@ mod tests {
         assert_eq!(got["x-forwarded-proto"], "https");
         assert_eq!(got["fly-client-ip"], "1.1.1.1");
         assert_eq!(got["cell-name"], "alice");
-        assert!(!got.contains_key("fly-replay-src"));
+        assert!(!got.contains_key("fly-replay-src") && !got.contains_key("cell-user"));
     }
 
     #[test]
@@ -327,6 +330,7 @@ mod tests {
                 ("x_forwarded_for", "1.1.1.1"),
                 ("cell-signature", "v1"),
                 ("cell_name", "bob"),
+                ("cell_user", "admin"),
                 ("fly_client-ip", "1.1.1.1"),
                 ("x_mine", "1"),
             ];

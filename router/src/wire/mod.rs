@@ -8,6 +8,7 @@ pub mod fly;
 pub mod forward;
 pub mod hop_by_hop;
 pub mod identity;
+pub mod sign_in;
 pub mod signature;
 pub mod strict;
 pub mod visitor;
@@ -19,5 +20,7 @@ use http::HeaderName;
 pub const CELL_SIGNATURE: HeaderName = HeaderName::from_static("cell-signature");
 /// Request header with the cell's name in the registry, set by the router on the stream lane.
 pub const CELL_NAME: HeaderName = HeaderName::from_static("cell-name");
+/// Request header with who the client is, set by the router where clients sign in before their requests reach the cell.
+pub const CELL_USER: HeaderName = HeaderName::from_static("cell-user");
 /// Request header with the request's id, in the log line and in front of the cell.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

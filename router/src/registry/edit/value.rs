@@ -13,7 +13,16 @@ pub fn value_for(keys: &[String], written: &str) -> String {
     match (kind(keys), shape) {
         (_, Some(Shape::Text | Shape::Array | Shape::Object)) if is_json => written.to_owned(),
         (Some(Kind::Text { .. } | Kind::Choice { .. }), _) => text(),
-        (Some(Kind::HostNames | Kind::HostRules | Kind::PathRules), _) => {
+        (
+            Some(
+                Kind::HostNames
+                | Kind::HostRules
+                | Kind::PathRules
+                | Kind::PublicPaths
+                | Kind::HeaderNames,
+            ),
+            _,
+        ) => {
             let items = written
                 .split(',')
                 .map(str::trim)

@@ -9,6 +9,7 @@ use super::lists::{read_host_rules, read_path_rules};
 use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
 use super::placement::{read_app, read_machine, read_placement};
 use super::secret::{Template, read_secret};
+use super::sign_in::{self, read_sign_in};
 use super::tls::{self, read_tls};
 use crate::registry::cell::{
     Admission, Cell, Identity, Limits, PathRule, Protocol, Replay, ReplayKind, WakeFor,
@@ -42,6 +43,7 @@ pub(super) struct Defaults<'t> {
     secret: Option<Template>,
     tls: Option<tls::Template>,
     pages: Option<folder::Template>,
+    sign_in: Option<sign_in::Template>,
     /// Every app that has been named, so that equal names share one allocation.
     pub(super) apps: HashSet<AppName>,
 }
@@ -64,6 +66,7 @@ impl<'t> Defaults<'t> {
             secret: read_secret(&settings, place, report),
             tls: read_tls(&settings, place, report),
             pages: read_path(&settings, Key::Pages, place, report),
+            sign_in: read_sign_in(&settings, place, report),
             settings,
             apps,
         }
@@ -106,6 +109,7 @@ pub(super) fn read_entry<'t>(
     let identity = read_identity(&own, key, place, &defaults.settings, report);
     let own_tls = read_tls(&own, place, report);
     let own_pages = read_path(&own, Key::Pages, place, report);
+    let own_sign_in = read_sign_in(&own, place, report);
     let hosts = read_host_rules(&own, place, report);
     let paths = read_path_rules(&own, place, report);
     let good = report.count() == before;
@@ -135,6 +139,10 @@ pub(super) fn read_entry<'t>(
                 .as_ref()
                 .or(defaults.pages.as_ref())
                 .map(|template| template.for_cell(name)),
+            sign_in: own_sign_in
+                .as_ref()
+                .or(defaults.sign_in.as_ref())
+                .and_then(|template| template.for_cell(name)),
             wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
             hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
             paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),

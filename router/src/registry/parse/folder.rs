@@ -16,9 +16,14 @@ pub(super) struct Template(Arc<str>);
 impl Template {
     /// The path for one cell; one allocation for all cells whose path is the same.
     pub(super) fn for_cell(&self, cell: &CellName) -> Arc<str> {
+        self.for_name(cell.as_str())
+    }
+
+    /// As [`Self::for_cell`].
+    pub(super) fn for_name(&self, cell: &str) -> Arc<str> {
         match self.for_all() {
             Some(path) => path,
-            None => self.0.replace(CELL, cell.as_str()).into(),
+            None => self.0.replace(CELL, cell).into(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The lists of the file: hosts and path prefixes.
 
+use http::HeaderName;
+
 use super::object::{Settings, default_flag, read_string, wrong_shape};
 use super::syntax;
 use crate::registry::cell::PathRule;
@@ -8,6 +10,7 @@ use crate::registry::host::{HostName, HostRule};
 use crate::registry::json::{self, Shape};
 use crate::registry::path::PathPrefix;
 use crate::registry::problem::{Place, Refusal, Report};
+use crate::registry::sign_in::{PublicPath, copied_header};
 
 /// Good items, each with its index and where it is written.
 pub(super) type Items<'t, T> = Vec<(usize, T, &'t str)>;
@@ -44,6 +47,32 @@ pub(super) fn read_path_rules<'t>(
     report: &mut Report<'t>,
 ) -> Items<'t, PathRule> {
     read(own, Key::Paths, place, report, read_path_rule)
+}
+
+/// Reads `public` of a sign-in.
+pub(super) fn read_public_paths<'t>(
+    own: &Settings<'t>,
+    place: Place<'_>,
+    report: &mut Report<'t>,
+) -> Items<'t, PublicPath> {
+    read(own, Key::Public, place, report, |json, place, report| {
+        read_text(json, place, report, PublicPath::parse)
+    })
+}
+
+/// Reads `copy_headers` of a sign-in.
+pub(super) fn read_copied_headers<'t>(
+    own: &Settings<'t>,
+    place: Place<'_>,
+    report: &mut Report<'t>,
+) -> Items<'t, HeaderName> {
+    read(
+        own,
+        Key::CopyHeaders,
+        place,
+        report,
+        |json, place, report| read_text(json, place, report, copied_header),
+    )
 }
 
 fn read_path_rule<'t>(

@@ -11,6 +11,7 @@ mod lists;
 mod object;
 mod placement;
 mod secret;
+mod sign_in;
 mod syntax;
 mod tls;
 

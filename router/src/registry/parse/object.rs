@@ -188,6 +188,23 @@ pub(super) fn refuse(
     }
 }
 
+/// Refuses keys that belong to another way of doing the same.
+pub(super) fn refuse_stray(
+    own: &Settings<'_>,
+    keys: &[Key],
+    belong_to: &str,
+    place: Place<'_>,
+    report: &mut Report<'_>,
+) {
+    for key in keys {
+        let refusal = Refusal::new(
+            format!("this counts only beside {belong_to:?}"),
+            "take it out",
+        );
+        refuse(own, *key, place, refusal, report);
+    }
+}
+
 fn read_value<'t>(field: &Field, json: &'t str) -> Result<Value<'t>, Refusal> {
     let shape = Shape::of(json);
     match (field.kind, shape) {
@@ -219,7 +236,14 @@ fn read_value<'t>(field: &Field, json: &'t str) -> Result<Value<'t>, Refusal> {
             Ok(text) => Ok(Value::Text(text)),
             Err(error) => Err(syntax::refusal(&error)),
         },
-        (Kind::HostNames | Kind::HostRules | Kind::PathRules, Shape::Array) => Ok(Value::Nested),
+        (
+            Kind::HostNames
+            | Kind::HostRules
+            | Kind::PathRules
+            | Kind::PublicPaths
+            | Kind::HeaderNames,
+            Shape::Array,
+        ) => Ok(Value::Nested),
         (Kind::Object(_) | Kind::Cells, Shape::Object) => Ok(Value::Nested),
         (Kind::Object(Scope::Secret), Shape::Text) => Err(Refusal::new(
             "a secret itself must never stand in this file",
@@ -234,7 +258,11 @@ fn wanted(kind: Kind) -> &'static str {
         Kind::Number { .. } => "a whole number",
         Kind::Choice { .. } | Kind::Text { .. } => "a text",
         Kind::Flag { .. } => "true or false",
-        Kind::HostNames | Kind::HostRules | Kind::PathRules => "a list",
+        Kind::HostNames
+        | Kind::HostRules
+        | Kind::PathRules
+        | Kind::PublicPaths
+        | Kind::HeaderNames => "a list",
         Kind::Object(_) | Kind::Cells => "an object",
     }
 }
@@ -273,6 +301,7 @@ fn belongs(scopes: &[Scope]) -> &'static str {
         Some(Scope::Path) => "to an item of paths",
         Some(Scope::Secret) => "into secret",
         Some(Scope::Tls) => "into tls",
+        Some(Scope::SignIn) => "into sign_in",
         Some(Scope::Root) | None => "to the file's outermost object",
     }
 }

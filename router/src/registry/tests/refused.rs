@@ -53,6 +53,17 @@ refused! {
 
     challenge_without_a_secret: cells(r#""a": {"address": "h:1", "identity": "challenge"}"#) => "$.cells.a.identity", "it has no secret to answer with; give it a \"secret\"";
     challenge_for_all_and_one_without_a_secret: root(r#""defaults": {"identity": "challenge"}, "cells": {"a": {"address": "h:1"}}"#) => "$.cells.a.identity", "it has no secret";
+    pages_at_an_empty_path: cells(r#""a": {"address": "h:1", "pages": ""}"#) => "$.cells.a.pages", "this is no path";
+    sign_in_by_nobody: cells(r#""a": {"address": "h:1", "sign_in": {}}"#) => "$.cells.a.sign_in", "not said who knows the clients";
+    sign_in_by_two: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "forward": "http://a/"}}"#) => "$.cells.a.sign_in.forward", "both basic and forward";
+    sign_in_by_another_scheme: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "https://a/"}}"#) => "$.cells.a.sign_in.forward", "no URL that can be asked";
+    sign_in_with_a_strays_key: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "timeout_ms": 50}}"#) => "$.cells.a.sign_in.timeout_ms", "only beside \"forward\"";
+    sign_in_with_a_stray_realm: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "http://a/", "realm": "x"}}"#) => "$.cells.a.sign_in.realm", "only beside \"basic\"";
+    sign_in_with_a_bad_realm: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "realm": "a\"b"}}"#) => "$.cells.a.sign_in.realm", "no name of a realm";
+    sign_in_with_a_public_path_in_disguise: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "public": ["/a", "/%61"]}}"#) => "$.cells.a.sign_in.public[1]", "is no path that could be for everybody";
+    sign_in_that_copies_a_signature: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "http://a/", "copy_headers": ["cell-signature"]}}"#) => "$.cells.a.sign_in.copy_headers[0]", "is no field that a cell may get";
+    sign_in_as_a_flag: cells(r#""a": {"address": "h:1", "sign_in": false}"#) => "$.cells.a.sign_in", "stands where an object belongs";
+
     tls_without_a_trust: cells(r#""a": {"address": "h:1", "tls": {}}"#) => "$.cells.a.tls", "not said which certificate is the cell's";
     tls_with_both: cells(&format!(r#""a": {{"address": "h:1", "tls": {{"ca": "x", "pin": "sha256:{}"}}}}"#, "0".repeat(64))) => "$.cells.a.tls.pin", "both ca and pin";
     tls_with_a_short_pin: cells(r#""a": {"address": "h:1", "tls": {"pin": "sha256:00"}}"#) => "$.cells.a.tls.pin", "this is no pin; write sha256:";

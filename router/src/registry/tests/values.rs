@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::registry;
 use crate::registry::{
-    Admission, Identity, Placement, Protocol, Replay, SecretSource, TrustSource,
+    Admission, Identity, Placement, Protocol, Replay, SecretSource, SignInBy, TrustSource,
 };
 
 const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
@@ -275,4 +275,40 @@ fn pages_are_a_cells_own_or_those_for_all() {
         assert_eq!(cell.pages.as_deref(), pages);
         assert_eq!(registry.pages().map(|pages| &**pages), for_all);
     }
+}
+
+#[test]
+fn a_sign_in_is_a_cells_own_as_a_whole_or_that_for_all() {
+    let defaults = r#""sign_in": {"basic": "all.htpasswd", "public": ["/open"]}"#;
+    let text = format!(
+        r#"{{"version": 1, "defaults": {{{defaults}}}, "cells": {{
+            "one": {{"address": "h:1"}}, "two": {{"address": "h:2"}},
+            "own": {{"address": "h:3", "sign_in": {{"basic": "{{cell}}.htpasswd", "realm": "Own"}}}},
+            "asks": {{"address": "h:4", "sign_in": {{"forward": "http://auth/x?cell={{cell}}", "timeout_ms": 10,
+                "copy_headers": ["remote-groups"]}}}}
+        }}}}"#
+    );
+    let registry = registry(&text);
+    let sign_in = |name: &str| registry.cell(name).unwrap().sign_in.clone().unwrap();
+    assert!(Arc::ptr_eq(&sign_in("one"), &sign_in("two")));
+    assert!(sign_in("one").is_public("/open/x") && !sign_in("own").is_public("/open/x"));
+    assert_eq!(
+        sign_in("own").file().map(|file| &**file),
+        Some("own.htpasswd")
+    );
+    let SignInBy::Forward {
+        url,
+        timeout,
+        user_from,
+        copy,
+    } = &sign_in("asks").by
+    else {
+        panic!("{:?}", sign_in("asks"));
+    };
+    assert_eq!(url.to_string(), "http://auth/x?cell=asks");
+    assert_eq!(*timeout, Duration::from_millis(10));
+    assert_eq!(
+        (user_from.as_str(), copy[0].as_str()),
+        ("remote-user", "remote-groups")
+    );
 }
