@@ -155,6 +155,16 @@ impl Tally {
         }
     }
 
+    /// How many requests of one cell there were, how many of them went wrong, and when the last one ended, in seconds
+    /// since 1970.
+    pub fn brief(&self, name: &str) -> (u64, u64, u64) {
+        let counts = lock(&self.0);
+        counts.cells.get(name).map_or((0, 0, 0), |cell| {
+            let sum = |numbers: &HashMap<&'static str, u64>| numbers.values().sum();
+            (sum(&cell.requests), sum(&cell.errors), cell.last_request)
+        })
+    }
+
     /// The numbers of one cell.
     pub fn cell(&self, name: &str) -> Option<CellCounts> {
         lock(&self.0).cells.get(name).cloned()

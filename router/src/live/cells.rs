@@ -133,6 +133,13 @@ impl Cells {
         self.cells.get(name).map(|live| Arc::clone(&live))
     }
 
+    /// Shows each cell that is in use.
+    pub fn each(&self, mut show: impl FnMut(&CellName, &Live)) {
+        for live in &self.cells {
+            show(live.key(), live.value());
+        }
+    }
+
     /// Forgets cells that are not in use and that `keep` does not name.
     pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
         self.cells

@@ -133,6 +133,16 @@ impl Machines {
         outcome(self.send(call, machine, CALL_TIMEOUT).await?).map(|_| ())
     }
 
+    /// Asks for a machine to be stopped. The platform tells what runs on it, and gives it time to end.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn stop(&self, app: &str, machine: &str) -> Result<(), ApiError> {
+        let path = format!("/v1/apps/{app}/machines/{machine}/stop");
+        let call = (Action::Stop, Method::POST, path);
+        outcome(self.send(call, machine, CALL_TIMEOUT).await?).map(|_| ())
+    }
+
     /// Waits until a machine is started, for `patience` at most; whether it is, as far as is known. Returns at once
     /// where as much is waited for already as may be.
     ///
@@ -198,7 +208,7 @@ impl Machines {
         tokio::pin!(exchange);
         let late = |_| unavailable(&format!("no answer in {} s", patience.as_secs()));
         let slow = match action {
-            Action::Start | Action::Get => SLOW,
+            Action::Start | Action::Stop | Action::Get => SLOW,
             Action::Wait => Duration::ZERO,
         };
         tokio::select! {

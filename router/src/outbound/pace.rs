@@ -12,6 +12,8 @@ const REMEMBERED: usize = 1024;
 pub enum Action {
     /// To start a machine.
     Start,
+    /// To stop a machine.
+    Stop,
     /// To say when a machine has started.
     Wait,
     /// How a machine is.
@@ -24,7 +26,7 @@ impl Action {
     /// limits). The bursts here are smaller, because calls do not arrive as evenly as they are sent.
     fn limit(self) -> (Duration, u32) {
         match self {
-            Self::Start | Self::Wait => (Duration::from_secs(1), 2),
+            Self::Start | Self::Stop | Self::Wait => (Duration::from_secs(1), 2),
             Self::Get => (Duration::from_millis(200), 8),
         }
     }

@@ -1,12 +1,13 @@
-//! Waking a cell: once for all who wait, for as long as anybody waits.
+//! Waking a cell: once for all who wait, for as long as anybody waits. And putting one to sleep, when an operator says so.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::StreamError;
@@ -36,15 +37,56 @@ const STARTS: usize = 3;
 /// How long one such look may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What is asked of the platform.
+#[derive(Debug)]
+pub enum Order {
+    /// To wake a cell.
+    Wake(Wake),
+    /// To stop a cell's machine.
+    Sleep(Arc<Cell>, Arc<Live>, oneshot::Sender<Result<(), NotAsleep>>),
+    /// To tell the state of a cell's machine; nothing is changed by it.
+    Look(Arc<Cell>, oneshot::Sender<Result<String, NotAsleep>>),
+}
+
 /// A cell to be woken.
 #[derive(Debug)]
-pub struct Order {
+pub struct Wake {
     cell: Arc<Cell>,
     live: Arc<Live>,
     progress: watch::Sender<WakeProgress>,
 }
 
-/// A worker's way to have cells woken.
+/// Why a cell is not put to sleep, or the state of its machine is not known.
+#[derive(Debug)]
+pub enum NotAsleep {
+    /// It lives at an address, where nothing can be stopped.
+    NoMachine,
+    /// So many requests are on their way to it and back, or wait for it.
+    InUse(u32),
+    /// It is being woken.
+    Waking,
+    /// The platform does not do it.
+    Platform(ApiError),
+    /// The router stops.
+    Stopping,
+}
+
+impl fmt::Display for NotAsleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMachine => f.write_str("the cell lives at an address, not on a machine"),
+            Self::InUse(1) => f.write_str("a request is in flight to it"),
+            Self::InUse(count) => write!(f, "{count} requests are in flight to it"),
+            Self::Waking => f.write_str("it is being woken"),
+            Self::Platform(error) => error.fmt(f),
+            Self::Stopping => f.write_str("the router stops"),
+        }
+    }
+}
+
+impl std::error::Error for NotAsleep {}
+
+/// The way to have cells woken and put to sleep.
 #[derive(Debug, Clone)]
 pub struct Waker(mpsc::UnboundedSender<Order>);
 
@@ -72,11 +114,11 @@ impl Waker {
         loop {
             let (mut progress, began) = live.join_wake(&cell.placement, |progress| {
                 // The receiver is gone only with the process.
-                let _ = self.0.send(Order {
+                let _ = self.0.send(Order::Wake(Wake {
                     cell: Arc::clone(cell),
                     live: Arc::clone(live),
                     progress,
-                });
+                }));
             });
             match ended(&mut progress, until).await {
                 WakeProgress::Ready(_) => return Ok(()),
@@ -91,6 +133,40 @@ impl Waker {
                 WakeProgress::GivenUp => {}
             }
         }
+    }
+}
+
+impl Waker {
+    /// Has a cell's machine stopped, unless this router has a request for the cell, or wakes it. The next request wakes it
+    /// again.
+    ///
+    /// # Errors
+    /// `NotAsleep`.
+    pub async fn sleep(&self, cell: &Arc<Cell>, live: &Arc<Live>) -> Result<(), NotAsleep> {
+        let (told, hears) = oneshot::channel();
+        self.ask(
+            Order::Sleep(Arc::clone(cell), Arc::clone(live), told),
+            hears,
+        )
+        .await
+    }
+
+    /// The state of a cell's machine, such as `started`, as the platform tells it (Fly docs, Machine states).
+    ///
+    /// # Errors
+    /// `NotAsleep`, without `InUse` and `Waking`.
+    pub async fn look(&self, cell: &Arc<Cell>) -> Result<String, NotAsleep> {
+        let (told, hears) = oneshot::channel();
+        self.ask(Order::Look(Arc::clone(cell), told), hears).await
+    }
+
+    async fn ask<T>(
+        &self,
+        order: Order,
+        hears: oneshot::Receiver<Result<T, NotAsleep>>,
+    ) -> Result<T, NotAsleep> {
+        let _ = self.0.send(order);
+        hears.await.unwrap_or(Err(NotAsleep::Stopping))
     }
 }
 
@@ -123,16 +199,57 @@ pub async fn run(
     while let Some(order) = orders.recv().await {
         let (machines, tally) = (Arc::clone(&machines), Arc::clone(&tally));
         tokio::spawn(async move {
-            let began = Instant::now();
-            let outcome = carry_out(order, machines).await;
-            tally.wake(outcome, began.elapsed());
+            match order {
+                Order::Wake(order) => {
+                    let began = Instant::now();
+                    let outcome = carry_out(order, machines).await;
+                    tally.wake(outcome, began.elapsed());
+                }
+                // Who does not wait for the answer any more needs none.
+                Order::Sleep(cell, live, told) => {
+                    let _ = told.send(put_to_sleep(&cell, &live, &machines).await);
+                }
+                Order::Look(cell, told) => {
+                    let _ = told.send(state(&cell, &machines).await);
+                }
+            }
         });
     }
 }
 
+async fn put_to_sleep(cell: &Cell, live: &Live, machines: &Machines) -> Result<(), NotAsleep> {
+    let Placement::Machine { app, machine, .. } = &cell.placement else {
+        return Err(NotAsleep::NoMachine);
+    };
+    if live.waking().is_some() {
+        return Err(NotAsleep::Waking);
+    }
+    match live.in_flight().saturating_add(live.queued()) {
+        0 => {}
+        count => return Err(NotAsleep::InUse(count)),
+    }
+    tracing::info!(cell = cell.name.as_str(), "putting to sleep");
+    machines
+        .stop(app.as_str(), machine.as_str())
+        .await
+        .map_err(NotAsleep::Platform)?;
+    live.forget_address(Instant::now());
+    Ok(())
+}
+
+async fn state(cell: &Cell, machines: &Machines) -> Result<String, NotAsleep> {
+    let Placement::Machine { app, machine, .. } = &cell.placement else {
+        return Err(NotAsleep::NoMachine);
+    };
+    let found = machines.machine(app.as_str(), machine.as_str()).await;
+    found
+        .map(|machine| machine.state)
+        .map_err(NotAsleep::Platform)
+}
+
 /// Carries out one; how it ended.
-async fn carry_out(order: Order, machines: Arc<Machines>) -> &'static str {
-    let Order {
+async fn carry_out(order: Wake, machines: Arc<Machines>) -> &'static str {
+    let Wake {
         cell,
         live,
         progress,
