@@ -117,6 +117,13 @@ impl Admission {
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].0
     }
+
+    /// The state of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(known, _)| *known == name)
+            .map(|(_, state)| state)
+    }
 }
 
 /// Whether requests may be handed back to the platform's edge, and how.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::registry::json;
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Change {
     /// Where, such as `cells.alice.state`; empty for the whole text.
     pub path: String,

@@ -4,6 +4,7 @@
 //! text that has a problem which the text before it did not have.
 
 mod change;
+mod merge;
 mod splice;
 mod style;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 pub use self::change::{Change, changes};
+pub use self::merge::merge;
 use self::splice::{Fault, insert, remove, rename, set};
 pub use self::value::value_for;
 use super::cell::Admission;
@@ -33,11 +35,11 @@ pub enum Operation {
         /// Its entry, an object.
         entry: String,
     },
-    /// Sets a key of a cell's entry; a path of keys reaches into objects.
+    /// Sets a key of a cell's entry, or the entry itself; a path of keys reaches into objects.
     Set {
         /// The cell.
         cell: CellName,
-        /// The way to the key, at least one.
+        /// The way to the key; none for the entry.
         keys: Vec<String>,
         /// Its value.
         value: String,
@@ -166,6 +168,11 @@ pub fn apply(text: &[u8], operations: &[Operation]) -> Result<Vec<u8>, EditError
     } else {
         Err(EditError::Invalid(problems))
     }
+}
+
+/// A cell's entry as it is written; none where there is none, or the text is no JSON object.
+pub fn entry<'t>(text: &'t [u8], cell: &str) -> Option<&'t str> {
+    splice::find(readable(text).ok()?, &["cells", cell])
 }
 
 /// Those problems that `before` has not.
@@ -325,6 +332,9 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Add { cell, .. } => write!(f, "add {cell}"),
+            Self::Set { cell, keys, value } if keys.is_empty() => {
+                write!(f, "set {cell} to {value}")
+            }
             Self::Set { cell, keys, value } => {
                 write!(f, "set {cell}.{} to {value}", keys.join("."))
             }
