@@ -42,6 +42,7 @@ use crate::control::certificates::Folder;
 use crate::control::load::LoadError;
 use crate::control::reload::Source;
 use crate::control::stop::{self, Signals};
+use crate::control::store::Store;
 use crate::inbound::accept;
 use crate::inbound::takeover::{Offer, Taken, TakeoverError, take};
 use crate::live::cells::Cells;
@@ -163,6 +164,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
             cells: Arc::clone(&shared.cells),
             tallies: tallies.into_iter().chain([Arc::clone(&wakes)]).collect(),
             permits: Arc::clone(&shared.permits),
+            store: Store::new(&config.registry),
+            waker: shared.waker.clone(),
             began: SystemTime::now(),
         };
         admin::start(listener, view, access, drain.signal())

@@ -187,14 +187,6 @@ async fn an_address_that_others_reach_needs_tokens() {
     );
 }
 
-#[tokio::test]
-async fn the_document_names_all_that_is_answered() {
-    let (_router, admin) = started(options(json!({}))).await;
-    let document = json_of(admin, "/v1/openapi.json").await;
-    let paths: Vec<_> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths, ["/metrics", "/v1/cells", "/v1/cells/{name}"]);
-}
-
 /// The rules and the dashboard that come with the router ask for what there is.
 #[tokio::test]
 async fn the_monitoring_asks_for_metrics_that_exist() {

@@ -6,6 +6,7 @@
 
 mod abuse;
 mod admin;
+mod admin_api;
 mod behaviours;
 mod cell_http2;
 mod cell_tls;

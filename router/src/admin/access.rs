@@ -47,16 +47,25 @@ impl Role {
 }
 
 /// Why somebody is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
     /// There is no token, or not one that is known.
     Unknown,
-    /// The token's role does not allow it.
-    Role(Role),
+    /// The token's role does not allow it; whose it is.
+    Role(Role, String),
     /// Too many tokens that do not fit were tried.
     TooMany,
     /// The file of tokens cannot be read now.
     NoFile,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// The name in the token's line.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
 }
 
 /// One line of the file.
@@ -90,15 +99,18 @@ impl Access {
         })
     }
 
-    /// Whether the bearer of `token` may do what needs `role`; the name in the token's line.
+    /// Whether the bearer of `token` may do what needs `role`, and who that is.
     ///
     /// # Errors
     /// `Denied`.
-    pub fn admit(&self, token: Option<&str>, role: Role) -> Result<String, Denied> {
+    pub fn admit(&self, token: Option<&str>, role: Role) -> Result<Bearer, Denied> {
         let Some(file) = &self.file else {
             return match role {
-                Role::Read => Ok("anybody".to_owned()),
-                Role::Operate | Role::Edit => Err(Denied::Role(Role::Read)),
+                Role::Read => Ok(Bearer {
+                    name: "anybody".to_owned(),
+                    role,
+                }),
+                Role::Operate | Role::Edit => Err(Denied::Role(Role::Read, "anybody".to_owned())),
             };
         };
         let entries = read(file).map_err(|error| {
@@ -117,8 +129,11 @@ impl Access {
             }
         }
         match found {
-            Some(entry) if entry.role >= role => Ok(entry.name.clone()),
-            Some(entry) => Err(Denied::Role(entry.role)),
+            Some(entry) if entry.role >= role => Ok(Bearer {
+                name: entry.name.clone(),
+                role: entry.role,
+            }),
+            Some(entry) => Err(Denied::Role(entry.role, entry.name.clone())),
             None => {
                 let now = Instant::now();
                 let left = lock(&self.failures).spend(now);
@@ -230,10 +245,11 @@ mod tests {
         for (has, new) in &tokens {
             for (needs, _) in &tokens {
                 let admitted = access.admit(Some(&new.token), *needs);
+                let name = "ops".to_owned();
                 let expected = if has >= needs {
-                    Ok("ops".to_owned())
+                    Ok(Bearer { name, role: *has })
                 } else {
-                    Err(Denied::Role(*has))
+                    Err(Denied::Role(*has, name))
                 };
                 assert_eq!(admitted, expected, "{has:?} {needs:?}");
             }
@@ -287,7 +303,7 @@ mod tests {
         assert!(access.admit(None, Role::Read).is_ok());
         assert_eq!(
             access.admit(None, Role::Edit),
-            Err(Denied::Role(Role::Read))
+            Err(Denied::Role(Role::Read, "anybody".to_owned()))
         );
     }
 }

@@ -1,12 +1,21 @@
-//! The operators' window: metrics, live state and explanations, on a listener of its own.
+//! The operators' door: metrics, live state, edits of the registry and operations on cells, on a listener of its own.
 //!
-//! It runs on a thread of its own and reads what workers count: nothing that is asked here delays a request, wakes a cell or
-//! connects to one. What is said is said by role; docs/monitoring/README.md says how.
+//! It runs on a thread of its own and reads what workers count: nothing that is asked here delays a request or connects to
+//! a cell, and only the operation of that name wakes one. Who may do what is said by role; docs/admin.md has the table.
 
 pub mod access;
 mod api;
+mod asking;
+mod cells;
+mod document;
+mod editing;
+pub mod edits;
+mod entry;
+mod events;
 mod metrics;
-mod problem;
+pub mod problem;
+mod questions;
+mod registry;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,13 +25,16 @@ use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
 use self::access::Access;
+use self::events::Feed;
 use crate::account::tally::Tally;
 use crate::config::Config;
+use crate::control::store::Store;
 use crate::live::cells::Cells;
 use crate::live::drain::{Signal, Stop};
 use crate::live::snapshot::Publisher;
+use crate::outbound::wake::Waker;
 
-pub use api::document;
+pub use document::document;
 
 /// What can be seen.
 #[derive(Debug)]
@@ -37,6 +49,10 @@ pub struct View {
     pub tallies: Vec<Arc<Tally>>,
     /// Places for client connections that are free.
     pub permits: Arc<Semaphore>,
+    /// The registry as it is kept.
+    pub store: Store,
+    /// The way to wake cells and to put them to sleep, where there is one.
+    pub waker: Option<Waker>,
     /// When the router began to serve.
     pub began: SystemTime,
 }
@@ -70,7 +86,9 @@ pub fn start(
 }
 
 async fn serve(listener: TcpListener, view: View, access: Access, signal: Signal) {
-    let app = api::app(Arc::new(view), Arc::new(access));
+    let view = Arc::new(view);
+    let feed = Arc::new(Feed::new(&view));
+    let app = api::app(Arc::clone(&view), Arc::new(access), Arc::clone(&feed));
     let served = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         axum::serve(
@@ -83,6 +101,7 @@ async fn serve(listener: TcpListener, view: View, access: Access, signal: Signal
         served = served => if let Err(error) = served {
             tracing::error!(%error, "the admin listener ended");
         },
+        never = events::follow(view, feed) => match never {},
         () = signal.reached(Stop::Now) => {}
     }
 }

@@ -59,7 +59,7 @@ impl fmt::Display for BadQuestion {
 impl std::error::Error for BadQuestion {}
 
 /// What would become of the request.
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Debug, Serialize, PartialEq, Eq, utoipa::ToSchema)]
 pub struct Explanation {
     /// The cell, where one was found.
     pub cell: Option<String>,

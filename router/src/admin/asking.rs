@@ -1,0 +1,240 @@
+//! What requests say, read once: names, queries, bodies, and on which version they are based.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Problem, Sort};
+use crate::registry::{CellName, Version};
+
+/// The query.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(error) => Err(Problem::malformed(error.body_text())),
+        }
+    }
+}
+
+/// The cell that the path names.
+#[derive(Debug)]
+pub(super) struct Named(pub(super) CellName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::malformed(error.body_text()))?;
+        match CellName::parse(&name) {
+            Ok(name) => Ok(Self(name)),
+            Err(refusal) => Err(Problem::not_found(format!(
+                "There is no such cell: {refusal}."
+            ))),
+        }
+    }
+}
+
+/// The version that the path names.
+#[derive(Debug)]
+pub(super) struct Versioned(pub(super) Version);
+
+impl<S: Send + Sync> FromRequestParts<S> for Versioned {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(version) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::malformed(error.body_text()))?;
+        let read = version.parse();
+        read.map(Self)
+            .map_err(|none| Problem::not_found(format!("{version:?}: {none}.")))
+    }
+}
+
+/// The body as it came.
+#[derive(Debug)]
+pub(super) struct Text(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self)
+            .map_err(|error| Problem::new(error.status(), Sort::Malformed, error.body_text()))
+    }
+}
+
+/// The body, read as JSON.
+#[derive(Debug)]
+pub(super) struct Sent<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Text(body) = Text::from_request(request, state).await?;
+        let read = serde_json::from_slice(&body);
+        read.map(Self).map_err(|error| {
+            Problem::malformed(format!("The body is not what is wanted: {error}."))
+        })
+    }
+}
+
+/// On which version a request is based (RFC 9110 section 13).
+#[derive(Debug, Clone)]
+pub(super) struct Precondition {
+    matches: Option<Tags>,
+    none: Option<Tags>,
+}
+
+#[derive(Debug, Clone)]
+enum Tags {
+    Any,
+    These(Vec<Version>),
+}
+
+impl Tags {
+    /// The tags of a header's lines. Weak ones, and those that are none of ours, fit nothing.
+    fn of(headers: &HeaderMap, name: header::HeaderName) -> Option<Self> {
+        let lines = headers.get_all(name);
+        let mut lines = lines
+            .iter()
+            .map(|line| line.to_str().unwrap_or(""))
+            .peekable();
+        lines.peek()?;
+        let tags: Vec<&str> = lines
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .collect();
+        if tags.contains(&"*") {
+            return Some(Self::Any);
+        }
+        let version = |tag: &str| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
+        Some(Self::These(tags.into_iter().filter_map(version).collect()))
+    }
+
+    fn fit(&self, now: Option<Version>) -> bool {
+        match (self, now) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::These(tags), Some(now)) => tags.contains(&now),
+        }
+    }
+}
+
+impl Precondition {
+    /// Whether it names any version.
+    pub(super) fn is_given(&self) -> bool {
+        self.matches.is_some()
+    }
+
+    /// Whether what there is now is what the request is based on.
+    ///
+    /// # Errors
+    /// 412.
+    pub(super) fn judge(&self, now: Option<Version>) -> Result<(), Problem> {
+        if self.matches.as_ref().is_some_and(|tags| !tags.fit(now)) {
+            return Err(Problem::moved(now));
+        }
+        if self.is_known(now) {
+            return Err(Problem {
+                detail: "It is there already.".to_owned(),
+                ..Problem::moved(now)
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether who asks has it already: the answer is 304.
+    pub(super) fn is_known(&self, now: Option<Version>) -> bool {
+        self.none.as_ref().is_some_and(|tags| tags.fit(now))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Precondition {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            matches: Tags::of(&parts.headers, header::IF_MATCH),
+            none: Tags::of(&parts.headers, header::IF_NONE_MATCH),
+        })
+    }
+}
+
+/// The tag of a version.
+pub(super) fn etag(version: Version) -> String {
+    format!("\"{version}\"")
+}
+
+/// A text with its tag, or the word that who asks has it already.
+pub(super) fn tagged(
+    text: Vec<u8>,
+    version: Version,
+    precondition: &Precondition,
+) -> axum::response::Response {
+    use axum::response::IntoResponse as _;
+    let tag = [(header::ETAG, etag(version))];
+    if precondition.is_known(Some(version)) {
+        return (StatusCode::NOT_MODIFIED, tag).into_response();
+    }
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (tag, kind, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(name: header::HeaderName, lines: &[&'static str], now: Option<&str>) -> bool {
+        let headers = lines
+            .iter()
+            .map(|line| (name.clone(), header::HeaderValue::from_static(line)));
+        let headers: HeaderMap = headers.collect();
+        let precondition = Precondition {
+            matches: Tags::of(&headers, header::IF_MATCH),
+            none: Tags::of(&headers, header::IF_NONE_MATCH),
+        };
+        precondition
+            .judge(now.map(|now| now.parse().unwrap()))
+            .is_ok()
+    }
+
+    #[test]
+    fn an_edit_fits_the_version_that_it_names() {
+        let (old, now) = ("0000000000000001", Some("0000000000000002"));
+        let fits = |lines: &[&'static str], now| judged(header::IF_MATCH, lines, now);
+        assert!(fits(&[], now));
+        assert!(fits(&[], None));
+        assert!(fits(&["\"0000000000000002\""], now));
+        assert!(!fits(&["\"0000000000000002\""], Some(old)));
+        assert!(!fits(&["\"0000000000000002\""], None));
+        assert!(fits(&["\"0000000000000001\", \"0000000000000002\""], now));
+        assert!(fits(&["\"0000000000000001\"", "\"0000000000000002\""], now));
+        assert!(fits(&["*"], now));
+        assert!(!fits(&["*"], None));
+        // Weak tags compare with nothing (RFC 9110 section 8.8.3.2).
+        assert!(!fits(&["W/\"0000000000000002\""], now));
+        assert!(!fits(&["0000000000000002"], now));
+        assert!(!fits(&[""], now));
+    }
+
+    #[test]
+    fn what_must_not_be_there_yet_is_not() {
+        let fits = |lines: &[&'static str], now| judged(header::IF_NONE_MATCH, lines, now);
+        assert!(fits(&["*"], None));
+        assert!(!fits(&["*"], Some("0000000000000002")));
+        assert!(fits(&["\"0000000000000001\""], Some("0000000000000002")));
+    }
+}

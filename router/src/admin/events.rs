@@ -1,0 +1,300 @@
+//! Live state as server-sent events (WHATWG HTML, Server-sent events).
+//!
+//! One task looks twice a second at what has changed, as long as anybody listens, and puts it into a ring. Each who listens
+//! reads the ring at a pace of their own: one who is slow is told to load everything again, and costs nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::UNIX_EPOCH;
+
+use axum::Extension;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Duration, MissedTickBehavior, interval};
+
+use super::View;
+use super::cells::{Summary, summary_of};
+use super::problem::{Problem, Sort};
+use crate::live::cells::{Live, Stage};
+use crate::live::lock;
+use crate::registry::{CellName, Version};
+
+/// How often what has changed is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How many events are kept for those who come back or are slow.
+const KEPT: usize = 256;
+/// More cells than this in one look are not told one by one.
+const MOST_CELLS: usize = 250;
+/// How many may listen at once.
+const MOST_LISTENERS: usize = 64;
+/// How often a connection without news shows that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What is told, and to how many.
+#[derive(Debug)]
+pub(super) struct Feed {
+    /// What all numbers begin with, so that those of a router that ran before are known.
+    epoch: u64,
+    ring: Mutex<Ring>,
+    last: watch::Sender<u64>,
+}
+
+/// One event: its kind and its data.
+type News = (&'static str, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// The number of the first that is kept.
+    first: u64,
+    kept: VecDeque<News>,
+}
+
+impl Ring {
+    fn next(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+
+    fn push(&mut self, news: News) {
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+            self.first += 1;
+        }
+        self.kept.push_back(news);
+    }
+
+    /// Forgets all, so that whoever comes back has missed something.
+    fn clear(&mut self) {
+        self.first = self.next() + 1;
+        self.kept.clear();
+    }
+
+    /// The event of this number: `Err` where it is gone, or never was; none where it is still to come.
+    fn at(&self, number: u64) -> Result<Option<News>, ()> {
+        if number < self.first || number > self.next() {
+            return Err(());
+        }
+        let index = usize::try_from(number - self.first).map_err(|_| ())?;
+        Ok(self.kept.get(index).cloned())
+    }
+}
+
+/// One who listens.
+struct Listener {
+    feed: Arc<Feed>,
+    told: watch::Receiver<u64>,
+    /// The number of the event that comes next; none where it is not known where to begin.
+    next: Option<u64>,
+}
+
+impl Feed {
+    pub(super) fn new(view: &View) -> Self {
+        let epoch = view.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            epoch: u64::try_from(epoch.as_millis()).unwrap_or_default(),
+            ring: Mutex::default(),
+            last: watch::Sender::new(0),
+        }
+    }
+
+    /// Where to go on after the event that a client saw last.
+    fn after(&self, last: &str) -> Option<u64> {
+        let (epoch, number) = last.split_once('-')?;
+        let number: u64 = number.parse().ok()?;
+        (epoch.parse() == Ok(self.epoch)).then(|| number.checked_add(1))?
+    }
+
+    fn tell(&self, news: News) {
+        let number = {
+            let mut ring = lock(&self.ring);
+            ring.push(news);
+            ring.next()
+        };
+        self.last.send_replace(number);
+    }
+
+    fn event(&self, number: u64, (kind, data): News) -> Event {
+        let id = format!("{}-{number}", self.epoch);
+        Event::default().id(id).event(kind).data(&*data)
+    }
+}
+
+impl Listener {
+    /// Cancel safe: an event that was not taken comes again.
+    async fn event(&mut self) -> Option<Event> {
+        loop {
+            // Before the ring is looked at, so that nothing falls in between.
+            self.told.borrow_and_update();
+            let (number, news) = {
+                let ring = lock(&self.feed.ring);
+                match self
+                    .next
+                    .map_or(Err(()), |next| ring.at(next).map(|news| (next, news)))
+                {
+                    Ok((number, news)) => (number + 1, news.map(|news| (number, news))),
+                    Err(()) => {
+                        let before = ring.next();
+                        let resync = ("resync", Arc::from("{}"));
+                        // It bears the number of the event before the next one.
+                        self.next = Some(before);
+                        return Some(self.feed.event(before.wrapping_sub(1), resync));
+                    }
+                }
+            };
+            if let Some((at, news)) = news {
+                self.next = Some(number);
+                return Some(self.feed.event(at, news));
+            }
+            self.told.changed().await.ok()?;
+        }
+    }
+}
+
+/// What is compared of a cell between two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Look {
+    in_flight: u32,
+    queued: u32,
+    waking: Option<Stage>,
+    breaker_open: bool,
+}
+
+impl Look {
+    fn at(live: &Live) -> Self {
+        Self {
+            in_flight: live.in_flight(),
+            queued: live.queued(),
+            waking: live.waking(),
+            breaker_open: live.breaker.is_open(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NewRegistry {
+    version: String,
+    cells: usize,
+    flagged: usize,
+}
+
+#[derive(Serialize)]
+struct NewCells {
+    cells: Vec<Summary>,
+}
+
+/// Looks for changes for ever, as long as anybody listens.
+pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks: Option<(Version, HashMap<CellName, Look>)> = None;
+    loop {
+        ticks.tick().await;
+        if feed.last.receiver_count() == 0 {
+            if looks.take().is_some() {
+                lock(&feed.ring).clear();
+            }
+            continue;
+        }
+        let snapshot = view.publisher.current();
+        let mut now = HashMap::new();
+        view.cells.each(|name, live| {
+            let look = Look::at(live);
+            if look != Look::default() {
+                now.insert(name.clone(), look);
+            }
+        });
+        if let Some((version, before)) = &looks {
+            if *version != snapshot.version {
+                let news = NewRegistry {
+                    version: snapshot.version.to_string(),
+                    cells: snapshot.registry.len(),
+                    flagged: snapshot.flags.len(),
+                };
+                feed.tell(("registry", json(&news)));
+            }
+            let changed: Vec<_> = before
+                .iter()
+                .filter(|(name, look)| now.get(*name) != Some(look))
+                .chain(now.iter().filter(|(name, _)| !before.contains_key(*name)))
+                .map(|(name, _)| name)
+                .collect();
+            if changed.len() > MOST_CELLS {
+                feed.tell(("resync", Arc::from("{}")));
+            } else if !changed.is_empty() {
+                let cells = changed.into_iter();
+                let cells = cells.filter_map(|name| summary_of(&view, &snapshot, name.as_str()));
+                let news = NewCells {
+                    cells: cells.collect(),
+                };
+                feed.tell(("cells", json(&news)));
+            }
+        }
+        looks = Some((snapshot.version, now));
+    }
+}
+
+fn json(news: &impl Serialize) -> Arc<str> {
+    // Numbers, names and lists of them always have a JSON text.
+    serde_json::to_string(news).unwrap_or_default().into()
+}
+
+/// Changes as they happen. `registry`: another version is in force. `cells`: those whose requests, wakes or breakers have
+/// changed. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
+/// event that is known still.
+#[utoipa::path(get, path = "/v1/events", tag = "router",
+    params(("Last-Event-ID" = Option<String>, Header, description = "The event that was seen last.")),
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
+pub(super) async fn events(
+    Extension(feed): Extension<Arc<Feed>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if feed.last.receiver_count() >= MOST_LISTENERS {
+        let detail = format!("{MOST_LISTENERS} listen already; try again later.");
+        return Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            Sort::Refused,
+            detail,
+        ));
+    }
+    let last = headers
+        .get("last-event-id")
+        .and_then(|last| last.to_str().ok());
+    let listener = Listener {
+        next: last.and_then(|last| feed.after(last)),
+        told: feed.last.subscribe(),
+        feed,
+    };
+    let stream = futures_util::stream::unfold(listener, |mut listener| async {
+        let event = listener.event().await?;
+        Some((Ok::<_, Infallible>(event), listener))
+    });
+    let kept = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(stream).keep_alive(kept).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn news(number: usize) -> News {
+        ("cells", number.to_string().into())
+    }
+
+    #[test]
+    fn a_ring_tells_what_it_keeps_and_what_is_gone() {
+        let mut ring = Ring::default();
+        assert_eq!(ring.at(0), Ok(None));
+        assert_eq!(ring.at(1), Err(()), "what never was");
+        (0..KEPT + 3).for_each(|number| ring.push(news(number)));
+        assert_eq!(ring.at(2), Err(()));
+        assert_eq!(ring.at(3), Ok(Some(news(3))));
+        assert_eq!(ring.at(KEPT as u64 + 2), Ok(Some(news(KEPT + 2))));
+        assert_eq!(ring.at(KEPT as u64 + 3), Ok(None));
+        ring.clear();
+        assert_eq!(ring.at(KEPT as u64 + 3), Err(()), "something was missed");
+        assert_eq!(ring.kept.len(), 0);
+    }
+}
