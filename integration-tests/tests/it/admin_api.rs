@@ -18,7 +18,7 @@ pub(crate) struct Admin {
     pub(crate) router: Router,
     pub(crate) address: SocketAddr,
     tokens: [String; 3],
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 pub(crate) const ROLES: [&str; 3] = ["read", "operate", "edit"];
@@ -34,7 +34,9 @@ impl Admin {
                 .output()
                 .unwrap();
             lines.extend(made.stdout);
-            String::from_utf8(made.stderr).unwrap().trim().to_owned()
+            let token = String::from_utf8(made.stderr).unwrap().trim().to_owned();
+            std::fs::write(folder.path().join(role), &token).unwrap();
+            token
         });
         std::fs::write(&file, lines).unwrap();
         let options = options.args(["--admin-listen", "127.0.0.1:0"]);
@@ -45,8 +47,13 @@ impl Admin {
             address: open["address"].as_str().unwrap().parse().unwrap(),
             router,
             tokens,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// The file with the token of a role.
+    pub(crate) fn token_file(&self, role: &str) -> std::path::PathBuf {
+        self.folder.path().join(role)
     }
 
     fn token(&self, role: &str) -> &str {

@@ -7,6 +7,7 @@
 mod abuse;
 mod admin;
 mod admin_api;
+mod admin_cli;
 mod behaviours;
 mod cell_http2;
 mod cell_tls;

@@ -3,11 +3,15 @@
 use cell_router::registry::edit::{Operation, value_for};
 use cell_router::registry::{Admission, CellName};
 use clap::{Args, Subcommand};
+use http::Method;
 use serde_json::Value;
 
-use super::editing::Editing;
+use super::backend::Backend;
+use super::editing::{Editing, Which};
 use super::failure::Failure;
 use super::listing::{self, List, Show};
+use super::output::{print, print_json};
+use super::remote;
 
 /// What can be done with cells.
 #[derive(Debug, Subcommand)]
@@ -34,6 +38,10 @@ pub(super) enum Command {
     Disable(Cells),
     /// Serve again, after disable or maintenance.
     Enable(Cells),
+    /// Start a cell's machine and wait until the cell answers. Needs --url.
+    Wake(Machine),
+    /// Stop a cell's machine, unless the router has a request for it; the next one wakes it. Needs --url.
+    Sleep(Machine),
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +93,15 @@ pub(super) struct Cells {
     cells: Vec<CellName>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Machine {
+    #[command(flatten)]
+    which: Which,
+    /// The cell.
+    #[arg(value_parser = cell_name)]
+    cell: CellName,
+}
+
 /// `KEY=VALUE`, `KEY+=VALUE` or `KEY-=VALUE`.
 #[derive(Debug, Clone)]
 struct Assignment {
@@ -131,6 +148,7 @@ impl Command {
         match self {
             Self::List(list) => list.which.json,
             Self::Show(show) => show.which.json,
+            Self::Wake(machine) | Self::Sleep(machine) => machine.which.json,
             Self::Add(Add { editing, .. })
             | Self::Set(Set { editing, .. })
             | Self::Rename(Rename { editing, .. })
@@ -144,39 +162,67 @@ impl Command {
     }
 }
 
-pub(super) fn run(command: Command) -> Result<(), Failure> {
+pub(super) fn run(command: Command, which: &remote::Which) -> Result<(), Failure> {
     match command {
-        Command::List(list) => listing::list(&list),
-        Command::Show(show) => listing::show(&show),
+        Command::List(list) => listing::list(&list, which),
+        Command::Show(show) => listing::show(&show, which),
         Command::Add(add) => {
             let operation = Operation::Add {
                 entry: entry(&add.keys)?,
                 cell: add.cell,
             };
-            add.editing.run("cell add", vec![operation])
+            add.editing.run(which, "cell add", vec![operation])
         }
         Command::Set(set) => {
             let operations = sets(&set)?;
-            set.editing.run("cell set", operations)
+            set.editing.run(which, "cell set", operations)
         }
         Command::Rename(Rename { editing, from, to }) => {
-            editing.run("cell rename", vec![Operation::Rename { from, to }])
+            editing.run(which, "cell rename", vec![Operation::Rename { from, to }])
         }
         Command::Remove(Cells { editing, cells }) => {
             let remove = |cell| Operation::Remove { cell };
-            editing.run("cell remove", cells.into_iter().map(remove).collect())
+            editing.run(
+                which,
+                "cell remove",
+                cells.into_iter().map(remove).collect(),
+            )
         }
-        Command::Pause(cells) => state("cell pause", cells, Admission::Paused),
-        Command::Resume(cells) => state("cell resume", cells, Admission::Active),
-        Command::Maintenance(cells) => state("cell maintenance", cells, Admission::Maintenance),
-        Command::Disable(cells) => state("cell disable", cells, Admission::Disabled),
-        Command::Enable(cells) => state("cell enable", cells, Admission::Active),
+        Command::Pause(cells) => state(which, "cell pause", cells, Admission::Paused),
+        Command::Resume(cells) => state(which, "cell resume", cells, Admission::Active),
+        Command::Maintenance(cells) => {
+            state(which, "cell maintenance", cells, Admission::Maintenance)
+        }
+        Command::Disable(cells) => state(which, "cell disable", cells, Admission::Disabled),
+        Command::Enable(cells) => state(which, "cell enable", cells, Admission::Active),
+        Command::Wake(machine) => ask(which, &machine, "wake?wait_s=60"),
+        Command::Sleep(machine) => ask(which, &machine, "sleep"),
     }
 }
 
-fn state(through: &str, Cells { editing, cells }: Cells, state: Admission) -> Result<(), Failure> {
+fn state(
+    which: &remote::Which,
+    through: &str,
+    Cells { editing, cells }: Cells,
+    state: Admission,
+) -> Result<(), Failure> {
     let operation = |cell| Operation::State { cell, state };
-    editing.run(through, cells.into_iter().map(operation).collect())
+    editing.run(which, through, cells.into_iter().map(operation).collect())
+}
+
+/// Asks a running router to start or stop a machine, and says how far that is.
+fn ask(which: &remote::Which, machine: &Machine, what: &str) -> Result<(), Failure> {
+    let Machine { which: local, cell } = machine;
+    let backend = Backend::new(&local.registry, which)?;
+    let target = format!("/v1/cells/{cell}/{what}");
+    let reply = backend.router()?.send(Method::POST, &target, None, "")?;
+    let told: Value = reply.json()?;
+    let stage = told["stage"].as_str().or_else(|| told["state"].as_str());
+    let stage = stage.unwrap_or_default();
+    if local.json {
+        return print_json(&serde_json::json!({ "cell": cell.as_str(), "machine": stage }));
+    }
+    print(&format!("{cell}: {stage}\n"))
 }
 
 fn sets(set: &Set) -> Result<Vec<Operation>, Failure> {

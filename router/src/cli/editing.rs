@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use cell_router::control::store::{By, Edit, Proposal, Store, propose, who};
+use cell_router::admin::edits::Outcome;
+use cell_router::control::store::Edit;
 use cell_router::registry::Version;
-use cell_router::registry::edit::{Change, Operation};
+use cell_router::registry::edit::Operation;
 use clap::Args;
-use serde::Serialize;
 
+use super::backend::Backend;
 use super::failure::Failure;
 use super::output::{changes, print, print_json};
+use super::remote;
 
 /// Which registry.
 #[derive(Debug, Clone, Args)]
@@ -36,25 +38,16 @@ pub(super) struct Editing {
     /// Yes, so many cells are to be removed or disabled.
     #[arg(long)]
     confirm_unplug: bool,
-    /// The share of cells, in percent, that may be removed or disabled without --confirm-unplug.
+    /// The share of cells, in percent, that may be removed or disabled without --confirm-unplug. A running router goes by its
+    /// own.
     #[arg(long, env = "CELL_ROUTER_MAX_UNPLUG_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100))]
     max_unplug_percent: u32,
 }
 
-/// What was done, for programs.
-#[derive(Serialize)]
-struct Done<'a> {
-    changed: bool,
-    dry_run: bool,
-    before: String,
-    version: String,
-    changes: &'a [Change],
-}
-
 impl Editing {
     /// The registry.
-    pub(super) fn store(&self) -> Store {
-        Store::new(&self.which.registry)
+    pub(super) fn backend(&self, which: &remote::Which) -> Result<Backend, Failure> {
+        Backend::new(&self.which.registry, which)
     }
 
     /// The edit that these operations are.
@@ -68,44 +61,29 @@ impl Editing {
     }
 
     /// Edits, and says what changed.
-    pub(super) fn run(&self, through: &str, operations: Vec<Operation>) -> Result<(), Failure> {
-        let (store, edit) = (self.store(), self.edit(operations));
-        let proposal = if self.dry_run {
-            propose(&store.read()?, &edit)?
-        } else {
-            store.edit(&edit, &by(through))?
-        };
-        self.tell(&proposal)
+    pub(super) fn run(
+        &self,
+        which: &remote::Which,
+        through: &str,
+        operations: Vec<Operation>,
+    ) -> Result<(), Failure> {
+        let edit = self.edit(operations);
+        self.tell(&self.backend(which)?.edit(through, &edit, self.dry_run)?)
     }
 
     /// Says what was done.
-    pub(super) fn tell(&self, proposal: &Proposal) -> Result<(), Failure> {
-        let changed = proposal.before != proposal.version;
+    pub(super) fn tell(&self, outcome: &Outcome) -> Result<(), Failure> {
         if self.which.json {
-            return print_json(&Done {
-                changed,
-                dry_run: self.dry_run,
-                before: proposal.before.to_string(),
-                version: proposal.version.to_string(),
-                changes: &proposal.changes,
-            });
+            return print_json(outcome);
         }
-        let Proposal {
+        let Outcome {
             before, version, ..
-        } = proposal;
-        let end = match (changed, self.dry_run) {
+        } = outcome;
+        let end = match (outcome.changed, self.dry_run) {
             (false, _) => format!("nothing changes; the registry is at version {version}\n"),
             (true, false) => format!("the registry was at version {before}, and is at {version}\n"),
             (true, true) => format!("nothing was changed: the registry is at version {before}\n"),
         };
-        print(&(changes(&proposal.changes) + &end))
-    }
-}
-
-/// Who runs this command.
-pub(super) fn by(through: &str) -> By {
-    By {
-        who: who(|name| std::env::var(name).ok()),
-        through: through.to_owned(),
+        print(&(changes(&outcome.changes) + &end))
     }
 }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cell_router::config::{FlyPlace, Place, REPLAY_MAX_BYTES};
-use cell_router::control::check;
 use cell_router::control::explain::{self, Question};
 use cell_router::decision::{BodyLength, CellState};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use super::backend::Backend;
 use super::failure::Failure;
 use super::output::{print, print_json};
+use super::remote;
 use super::serve::place;
 
 #[derive(Debug, Args)]
@@ -61,9 +62,9 @@ pub(super) fn on_fly() -> Place {
     })
 }
 
-pub(super) fn explain(arguments: Explain) -> Result<(), Failure> {
+pub(super) fn explain(arguments: Explain, router: &remote::Which) -> Result<(), Failure> {
     let file = &arguments.registry;
-    let registry = check::check(file).map_err(|error| error.lines(file).join("\n"))?;
+    let registry = Backend::new(file, router)?.registry(file)?;
     let question = Question {
         method: arguments.method,
         url: arguments.url,

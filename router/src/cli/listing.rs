@@ -1,15 +1,16 @@
 //! `cell-router cell list` and `cell show`.
 
 use anstyle::AnsiColor;
-use cell_router::control::store::Store;
 use cell_router::registry::{Admission, Cell, CellName, Flag, Problem, Registry, Replay, Version};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::backend::Backend;
 use super::editing::Which;
 use super::failure::{Failure, Kind};
 use super::output::{coloured, print, print_json, table};
+use super::remote;
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -100,8 +101,8 @@ fn colour(state: &str) -> Option<AnsiColor> {
 }
 
 /// The registry without its broken entries, these, and its version.
-fn read(which: &Which) -> Result<(Registry, Vec<Flag>, Vec<u8>), Failure> {
-    let text = Store::new(&which.registry).read()?;
+fn read(which: &Which, router: &remote::Which) -> Result<(Registry, Vec<Flag>, Vec<u8>), Failure> {
+    let text = Backend::new(&which.registry, router)?.read()?;
     let file = which.registry.display().to_string();
     match Registry::parse_beside(&text, &Registry::default(), &[]) {
         Ok((registry, flags)) => Ok((registry, flags, text)),
@@ -115,8 +116,8 @@ fn read(which: &Which) -> Result<(Registry, Vec<Flag>, Vec<u8>), Failure> {
     }
 }
 
-pub(super) fn list(arguments: &List) -> Result<(), Failure> {
-    let (registry, flags, text) = read(&arguments.which)?;
+pub(super) fn list(arguments: &List, router: &remote::Which) -> Result<(), Failure> {
+    let (registry, flags, text) = read(&arguments.which, router)?;
     let good = registry.cells().map(|cell| Listed::good(cell));
     let listed: Vec<Listed> = good
         .chain(flags.iter().map(Listed::broken))
@@ -136,8 +137,8 @@ pub(super) fn list(arguments: &List) -> Result<(), Failure> {
     print(&table(&["CELL", "STATE", "PLACE", "ANSWERS AT"], &rows))
 }
 
-pub(super) fn show(arguments: &Show) -> Result<(), Failure> {
-    let (registry, flags, text) = read(&arguments.which)?;
+pub(super) fn show(arguments: &Show, router: &remote::Which) -> Result<(), Failure> {
+    let (registry, flags, text) = read(&arguments.which, router)?;
     let name = arguments.cell.as_str();
     let flag = flags.iter().find(|flag| flag.cell == name);
     let cell = registry.cell(name);

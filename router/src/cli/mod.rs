@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 not done or a difference found, 2 a command line that is none, 3 a conflict with
 //! somebody else's edit, 4 a confirmation is wanted, 5 no such cell or version.
 
+mod backend;
 mod cell;
 mod check;
 mod editing;
@@ -9,6 +10,7 @@ mod failure;
 mod listing;
 mod output;
 mod registry;
+mod remote;
 mod serve;
 mod simulate;
 mod token;
@@ -29,6 +31,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 not done or a difference found, 
 #[derive(Debug, Parser)]
 #[command(name = "cell-router", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
+    #[command(flatten)]
+    which: remote::Which,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,15 +88,15 @@ impl Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let Cli { which, command } = Cli::parse();
     let json = command.json();
     let outcome = match command {
         Command::Serve(settings) => serve::serve(*settings),
-        Command::Cell(command) => cell::run(command),
-        Command::Registry(command) => registry::run(command),
+        Command::Cell(command) => cell::run(command, &which),
+        Command::Registry(command) => registry::run(command, &which),
         Command::Check(arguments) => check::check(&arguments),
-        Command::Explain(arguments) => explain::explain(*arguments),
-        Command::Simulate(arguments) => simulate::simulate(&arguments),
+        Command::Explain(arguments) => explain::explain(*arguments, &which),
+        Command::Simulate(arguments) => simulate::simulate(&arguments, &which),
         Command::Schema => print(&cell_router::registry::schema()),
         Command::Openapi => print(&cell_router::admin::document()),
         Command::Token(arguments) => token::token(&arguments),

@@ -4,15 +4,17 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use cell_router::control::store::history::Record;
-use cell_router::control::store::{Store, propose};
-use cell_router::registry::Version;
+use cell_router::admin::edits::Past;
+use cell_router::control::store::propose;
 use cell_router::registry::edit::{Operation, changes};
+use cell_router::registry::{CellName, Version};
 use clap::{Args, Subcommand};
 
-use super::editing::{Editing, Which, by};
-use super::failure::{Failure, Kind};
+use super::backend::Backend;
+use super::editing::{Editing, Which};
+use super::failure::Failure;
 use super::output::{self, print, print_json, table};
+use super::remote;
 
 /// What can be done with the registry as a whole.
 #[derive(Debug, Subcommand)]
@@ -52,8 +54,8 @@ pub(super) struct History {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     last: usize,
     /// Only what changed this cell.
-    #[arg(long, value_name = "NAME")]
-    cell: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = super::cell::cell_name)]
+    cell: Option<CellName>,
 }
 
 #[derive(Debug, Args)]
@@ -99,14 +101,14 @@ impl Command {
     }
 }
 
-pub(super) fn run(command: Command) -> Result<(), Failure> {
+pub(super) fn run(command: Command, router: &remote::Which) -> Result<(), Failure> {
     match command {
-        Command::Diff(arguments) => diff(&arguments),
-        Command::History(arguments) => history(&arguments),
-        Command::Undo(arguments) => undo(&arguments),
-        Command::Format(arguments) => format(&arguments),
-        Command::Edit(arguments) => edit(&arguments.editing),
-        Command::Apply(arguments) => apply(&arguments),
+        Command::Diff(arguments) => diff(&arguments, router),
+        Command::History(arguments) => history(&arguments, router),
+        Command::Undo(arguments) => undo(&arguments, router),
+        Command::Format(arguments) => format(&arguments, router),
+        Command::Edit(arguments) => edit(&arguments.editing, router),
+        Command::Apply(arguments) => apply(&arguments, router),
     }
 }
 
@@ -120,8 +122,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     read.map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-fn diff(arguments: &Diff) -> Result<(), Failure> {
-    let store = Store::new(&arguments.which.registry);
+fn diff(arguments: &Diff, router: &remote::Which) -> Result<(), Failure> {
+    let store = Backend::new(&arguments.which.registry, router)?;
     let to = match (arguments.to, &arguments.draft) {
         (Some(version), _) => store.text_of(version)?,
         (None, Some(draft)) => read(draft)?,
@@ -130,7 +132,7 @@ fn diff(arguments: &Diff) -> Result<(), Failure> {
     let from = match (arguments.from, &arguments.draft) {
         (Some(version), _) => store.text_of(version)?,
         (None, Some(_)) => store.read()?,
-        (None, None) => before(&store, Version::of(&to))?,
+        (None, None) => store.then(None, Version::of(&to))?,
     };
     let found = changes(&from, &to);
     if arguments.which.json {
@@ -150,48 +152,16 @@ fn diff(arguments: &Diff) -> Result<(), Failure> {
     }
 }
 
-/// The newest text on record that is not this one.
-fn before(store: &Store, now: Version) -> Result<Vec<u8>, Failure> {
-    let records = store.records()?;
-    let before = records.iter().rev().find(|record| record.version != now);
-    match before {
-        Some(before) => Ok(store.text_of(before.version)?),
-        None => Err(Failure::new(
-            Kind::NotFound,
-            "the history has nothing before this version",
-        )),
-    }
-}
-
-fn history(arguments: &History) -> Result<(), Failure> {
-    let store = Store::new(&arguments.which.registry);
-    let records = store.records()?;
-    let touches = |record: &&Record| {
-        arguments.cell.as_ref().is_none_or(|cell| {
-            let (inside, whole) = (format!(" cells.{cell}."), format!(" cells.{cell}:"));
-            let mut what = record.what.iter();
-            what.any(|what| what.contains(&inside) || what.contains(&whole))
-        })
-    };
-    let found: Vec<_> = records.iter().filter(touches).collect();
-    let shown = &found[found.len().saturating_sub(arguments.last)..];
+fn history(arguments: &History, router: &remote::Which) -> Result<(), Failure> {
+    let store = Backend::new(&arguments.which.registry, router)?;
+    let shown = store.versions(arguments.last, arguments.cell.as_ref(), |_| true)?;
     if arguments.which.json {
-        let lines: Vec<_> = shown
-            .iter()
-            .map(|record| {
-                serde_json::json!({
-                    "at": record.at, "who": record.who, "through": record.through, "what": record.what,
-                    "version": record.version.to_string(), "of": record.of.map(|of| of.to_string()),
-                    "confirmed": record.confirmed,
-                })
-            })
-            .collect();
-        return print_json(&lines);
+        return print_json(&shown);
     }
-    let row = |record: &&Record| {
+    let row = |record: &Past| {
         let what = record.what.join(", ");
         let texts = [
-            &record.version.to_string(),
+            &record.version,
             &record.at,
             &record.who,
             &record.through,
@@ -203,26 +173,18 @@ fn history(arguments: &History) -> Result<(), Failure> {
     print(&table(&["VERSION", "AT", "WHO", "THROUGH", "WHAT"], &rows))
 }
 
-fn undo(arguments: &Undo) -> Result<(), Failure> {
+fn undo(arguments: &Undo, router: &remote::Which) -> Result<(), Failure> {
     let Undo { editing, version } = arguments;
-    let (store, edit) = (editing.store(), editing.edit(Vec::new()));
-    if editing.dry_run {
-        let text = store.read()?;
-        let then = match version {
-            Some(version) => store.text_of(*version)?,
-            None => before(&store, Version::of(&text))?,
-        };
-        let edit = editing.edit(vec![Operation::Replace { text: then }]);
-        return editing.tell(&propose(&text, &edit)?);
-    }
-    editing.tell(&store.undo(*version, &edit, &by("registry undo"))?)
+    let edit = editing.edit(Vec::new());
+    let backend = editing.backend(router)?;
+    editing.tell(&backend.undo(*version, &edit, editing.dry_run)?)
 }
 
-fn format(arguments: &Format) -> Result<(), Failure> {
+fn format(arguments: &Format, router: &remote::Which) -> Result<(), Failure> {
     let Format { editing, check } = arguments;
     if *check {
         let proposal = propose(
-            &editing.store().read()?,
+            &editing.backend(router)?.read()?,
             &editing.edit(vec![Operation::Format]),
         )?;
         return if proposal.before == proposal.version {
@@ -232,18 +194,18 @@ fn format(arguments: &Format) -> Result<(), Failure> {
             Err(format!("{file}: it is not formatted; cell-router registry format does it").into())
         };
     }
-    editing.run("registry format", vec![Operation::Format])
+    editing.run(router, "registry format", vec![Operation::Format])
 }
 
-fn apply(arguments: &Apply) -> Result<(), Failure> {
+fn apply(arguments: &Apply, router: &remote::Which) -> Result<(), Failure> {
     let text = read(&arguments.file)?;
     let operations = vec![Operation::Replace { text }];
-    arguments.editing.run("registry apply", operations)
+    arguments.editing.run(router, "registry apply", operations)
 }
 
 /// Edits a copy, and puts it in place if nobody else has edited meanwhile. What is refused is kept for another try.
-fn edit(editing: &Editing) -> Result<(), Failure> {
-    let text = editing.store().read()?;
+fn edit(editing: &Editing, router: &remote::Which) -> Result<(), Failure> {
+    let text = editing.backend(router)?.read()?;
     let version = Version::of(&text);
     let name = format!("registry-{version}-{}.json", std::process::id());
     let copy = std::env::temp_dir().join(name);
@@ -274,7 +236,7 @@ fn edit(editing: &Editing) -> Result<(), Failure> {
     }];
     let mut based = editing.clone();
     based.if_version = editing.if_version.or(Some(version));
-    match based.run("registry edit", operations) {
+    match based.run(router, "registry edit", operations) {
         Ok(()) => fs::remove_file(&copy).map_err(file_failed),
         Err(failure) => {
             eprintln!("what you wrote is in {}", copy.display());

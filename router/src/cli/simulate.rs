@@ -14,9 +14,11 @@ use clap::Args;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
+use super::backend::Backend;
 use super::explain::on_fly;
 use super::failure::Failure;
 use super::output::{print, print_json, table};
+use super::remote;
 
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
@@ -69,8 +71,9 @@ struct Outcome {
     moved: Vec<Moved>,
 }
 
-pub(super) fn simulate(arguments: &Simulate) -> Result<(), Failure> {
-    let live = registry(&arguments.registry)?;
+pub(super) fn simulate(arguments: &Simulate, router: &remote::Which) -> Result<(), Failure> {
+    let file = &arguments.registry;
+    let live = Backend::new(file, router)?.registry(file)?;
     let draft = registry(&arguments.draft)?;
     let outcome = compare(arguments, &live, &draft)?;
     let elsewhere = outcome.elsewhere > 0;
