@@ -552,10 +552,6 @@ impl<G: Unpin> Body for Relayed<G> {
 
 /// The body of any answer.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer is the cell's, and one more allocation for each would be for the rare ones"
-)]
 pub enum Answer<G = ()> {
     /// The router's own.
     Own(http_body_util::Full<Piece>, Rc<Record>),
