@@ -70,9 +70,14 @@ pub enum LogFormat {
 /// Settings as written. Each has one name: the flag `--some-name` is the variable `CELL_ROUTER_SOME_NAME`.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// The registry file.
+    /// The registry: a file, or s3://BUCKET/KEY in an S3-compatible store, which AWS_ENDPOINT_URL_S3, AWS_REGION,
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY describe. s3:///KEY takes the bucket from BUCKET_NAME.
     #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
     pub registry: PathBuf,
+    /// File in which a registry in a bucket is kept as well, so that the router starts while the store is away. Relative
+    /// paths in the registry are meant from its folder.
+    #[arg(long, env = "CELL_ROUTER_REGISTRY_COPY")]
+    pub registry_copy: Option<PathBuf>,
     /// The share of cells, in percent, that one edit of the registry may remove or disable without a confirmation; fewer
     /// than 10 cells always may. A larger edit is held back until SIGHUP confirms it.
     #[arg(long, env = "CELL_ROUTER_MAX_UNPLUG_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -192,8 +197,10 @@ pub struct Settings {
 /// Settings as used.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The registry file.
+    /// The registry: a file, or `s3://BUCKET/KEY`.
     pub registry: PathBuf,
+    /// The file in which a registry in a bucket is kept as well.
+    pub registry_copy: Option<PathBuf>,
     /// The share of cells that an edit may unplug without a confirmation, in percent.
     pub max_unplug_percent: u32,
     /// Where to listen.
@@ -318,6 +325,7 @@ impl Settings {
             .unwrap_or_else(|| format!("cell-router-{:08x}", seed() & 0xffff_ffff));
         Config {
             registry: self.registry,
+            registry_copy: self.registry_copy,
             max_unplug_percent: self.max_unplug_percent,
             listen: self.listen,
             tls_listen: self.tls_listen,

@@ -105,8 +105,12 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// `RunError` where it cannot start; then nothing was taken from a router that it was to replace.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let (source, snapshot) = Source::open(config.registry.clone(), config.max_unplug_percent)
-        .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
+    let (source, snapshot) = Source::open(
+        config.registry.clone(),
+        config.registry_copy.clone(),
+        config.max_unplug_percent,
+    )
+    .map_err(|error| RunError::Registry(config.registry.clone(), error))?;
     if config.https_redirect.is_some() && config.tls_listen.is_empty() && config.trusted.is_empty()
     {
         return Err(RunError::HttpsRedirect);

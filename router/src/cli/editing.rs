@@ -16,7 +16,7 @@ use super::remote;
 /// Which registry.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Which {
-    /// The registry file.
+    /// The registry: a file, or s3://BUCKET/KEY, as for serve.
     #[arg(long, env = "CELL_ROUTER_REGISTRY", default_value = "registry.json")]
     pub(super) registry: PathBuf,
     /// Print JSON.

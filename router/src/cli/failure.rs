@@ -101,7 +101,7 @@ impl From<StoreError> for Failure {
             StoreError::NoSuchVersion(_) | StoreError::NothingToUndo => {
                 Self::new(Kind::NotFound, error.to_string())
             }
-            StoreError::File(..) | StoreError::Damaged(_) => {
+            StoreError::File(..) | StoreError::Bucket(_) | StoreError::Damaged(_) => {
                 Self::new(Kind::Refused, error.to_string())
             }
         }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::pages;
+use super::store::StoreError;
 use crate::live::pages::Pages;
 use crate::live::passwords::Passwords;
 use crate::live::snapshot::Snapshot;
@@ -23,8 +24,19 @@ use crate::wire::signature::Keys;
 pub enum LoadError {
     /// It cannot be read.
     Unreadable(io::Error),
+    /// It cannot be had from where it is kept.
+    Unavailable(StoreError),
     /// It is no valid registry, or what it names cannot be had.
     Invalid(Vec<Problem>),
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::File(_, error) => Self::Unreadable(error),
+            error => Self::Unavailable(error),
+        }
+    }
 }
 
 impl LoadError {
@@ -35,6 +47,7 @@ impl LoadError {
             Self::Unreadable(error) => vec![format!(
                 "{file}: {error}; check the path and the permissions"
             )],
+            Self::Unavailable(error) => vec![error.to_string()],
             Self::Invalid(problems) => problems
                 .iter()
                 .map(|problem| problem.in_file(&file).to_string())

@@ -1,11 +1,13 @@
-//! The operator's side: the registry file as it is kept, questions about it, and the word to stop.
+//! The operator's side: the registry as it is kept, questions about it, and the word to stop.
 
 pub mod certificates;
 pub mod check;
 pub mod explain;
+mod gate;
 pub mod load;
 mod look;
 mod pages;
+mod poll;
 pub mod reload;
 pub mod stop;
 pub mod store;

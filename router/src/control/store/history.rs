@@ -176,7 +176,7 @@ impl Record {
     }
 
     /// The text after this, from the one before it.
-    fn text(&self, before: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn text(&self, before: &[u8]) -> Option<Vec<u8>> {
         let text = match &self.body {
             Body::Whole { text } => text.bytes().to_owned(),
             Body::Difference {
@@ -193,7 +193,7 @@ impl Record {
         (Version::of(&text) == self.version).then_some(text)
     }
 
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         matches!(self.body, Body::Whole { .. })
     }
 }
@@ -379,7 +379,7 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.create(true).append(true).read(true).open(path)?;
     if is_new && let Some(folder) = path.parent() {
-        super::sync_folder(folder)?;
+        super::file::sync_folder(folder)?;
     }
     Ok(file)
 }

@@ -1,23 +1,25 @@
-//! The registry file as every program edits it: one at a time, none over the other, nothing half-written, all on record.
+//! The registry as every program edits it: one at a time, none over the other, nothing half-written, all on record.
 //!
-//! The history stands beside the file, and whoever writes holds its lock. An edit is on record before it is made: where a
-//! program dies between the two, the next one sees it and says so. What an editor saves, who knows of no lock, is put on
-//! record by the next program that comes, a running router among them. That an editor saves while an edit is made is
-//! noticed up to the rename; what remains is a race that such an editor can always cause.
+//! It lies in a file, with its history beside it, or in a bucket of an S3-compatible store, for many routers. What holds of
+//! both is here; how each keeps its promise is in [`file`] and [`bucket`].
 
+pub mod bucket;
+mod copy;
+mod file;
 pub mod history;
 mod propose;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use self::history::{Account, History, Record};
+use self::bucket::{Bucket, BucketError};
+pub(super) use self::copy::Copy;
+use self::file::FileStore;
+use self::history::Record;
 pub use self::propose::{Edit, Proposal, Refused, propose};
-use crate::registry::edit::{Change, Operation, changes};
+use crate::registry::edit::{Change, Operation};
 use crate::registry::{Registry, Version};
 
 /// What the history calls an edit that came by none of our programs.
@@ -26,14 +28,18 @@ const BY_HAND: &str = "by hand";
 /// What it calls the end of an edit that was put on record and then not made, as its program died.
 const CUT_OFF: &str = "cut off, and not made";
 
-/// How many versions back a good one is looked for.
+/// How many versions back a good one, and a confirmed step, is looked for.
 const LOOK_BACK: usize = 100;
 
-/// A registry file with its history.
+/// A registry with its history: every operation is the same wherever it lies. All of them block; in a runtime they belong
+/// on a thread for that.
 #[derive(Debug, Clone)]
-pub struct Store {
-    file: PathBuf,
-    history: PathBuf,
+pub struct Store(Backend);
+
+#[derive(Debug, Clone)]
+enum Backend {
+    File(FileStore),
+    Bucket(Arc<Bucket>),
 }
 
 /// Who edits, and through what.
@@ -50,6 +56,8 @@ pub struct By {
 pub enum StoreError {
     /// A file cannot be read or written.
     File(PathBuf, io::Error),
+    /// The bucket does not do it.
+    Bucket(BucketError),
     /// The edit is not to be made.
     Refused(Refused),
     /// The history has no such version.
@@ -64,6 +72,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Bucket(error) => error.fmt(f),
             Self::Refused(refused) => refused.fmt(f),
             Self::NoSuchVersion(version) => write!(
                 f,
@@ -88,41 +97,57 @@ impl From<Refused> for StoreError {
     }
 }
 
+impl From<BucketError> for StoreError {
+    fn from(error: BucketError) -> Self {
+        Self::Bucket(error)
+    }
+}
+
 impl Store {
-    /// The registry in this file; its history stands beside it, as `NAME.history.jsonl`.
-    pub fn new(file: impl Into<PathBuf>) -> Self {
-        let file = file.into();
-        let history = file.with_extension("history.jsonl");
-        Self { file, history }
+    /// The registry of this name: a file, or `s3://BUCKET/KEY`, for which the environment says where the store is and who
+    /// asks (see [`bucket::place`]).
+    pub fn new(name: impl Into<PathBuf>) -> Self {
+        let name = name.into();
+        Self(match Bucket::named(&name) {
+            Some(bucket) => Backend::Bucket(bucket),
+            None => Backend::File(FileStore::new(name)),
+        })
     }
 
-    /// The file of the history.
-    pub fn history_file(&self) -> &Path {
-        &self.history
+    /// The bucket that it lies in; none for a file.
+    pub(super) fn bucket(&self) -> Option<Arc<Bucket>> {
+        match &self.0 {
+            Backend::File(_) => None,
+            Backend::Bucket(bucket) => Some(Arc::clone(bucket)),
+        }
     }
 
     /// The text as it is.
     ///
     /// # Errors
-    /// `StoreError::File`.
+    /// `StoreError::File`, `StoreError::Bucket`.
     pub fn read(&self) -> Result<Vec<u8>, StoreError> {
-        fs::read(&self.file).map_err(|error| StoreError::File(self.file.clone(), error))
+        match &self.0 {
+            Backend::File(file) => file.read(),
+            Backend::Bucket(bucket) => bucket.read(),
+        }
     }
 
-    /// Edits the text durably. What the file was before is on record then, too.
+    /// Edits the text durably. What it was before is on record then, too.
     ///
     /// # Errors
-    /// `StoreError`; the file is as it was.
+    /// `StoreError`; the text is as it was, unless the error says that this is not known.
     pub fn edit(&self, edit: &Edit, by: &By) -> Result<Proposal, StoreError> {
-        self.replace(by, edit.confirmed, |text| Ok(propose(text, edit)?))
+        let fresh = matches!(edit.operations[..], [Operation::Replace { .. }]);
+        self.replace(by, edit.confirmed, fresh, |text| Ok(propose(text, edit)?))
     }
 
     /// Brings back the text of a version, or of the one before the current one.
     ///
     /// # Errors
-    /// `StoreError`; the file is as it was.
+    /// As those of [`Store::edit`].
     pub fn undo(&self, to: Option<Version>, edit: &Edit, by: &By) -> Result<Proposal, StoreError> {
-        self.replace(by, edit.confirmed, |text| {
+        self.replace(by, edit.confirmed, true, |text| {
             let text_then = self.then(to, Version::of(text))?;
             let operations = vec![Operation::Replace { text: text_then }];
             let edit = Edit {
@@ -136,9 +161,20 @@ impl Store {
     /// Every version, oldest first.
     ///
     /// # Errors
-    /// `StoreError::File`.
+    /// `StoreError::File`, `StoreError::Bucket`.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
-        history::records(&self.history).map_err(|error| self.history_error(error))
+        match &self.0 {
+            Backend::File(file) => file.records(),
+            Backend::Bucket(bucket) => bucket.records(usize::MAX),
+        }
+    }
+
+    /// The newest versions, oldest first: at least so many, and as many as it takes to have the text of each of those.
+    fn recent(&self, count: usize) -> Result<Vec<Record>, StoreError> {
+        match &self.0 {
+            Backend::File(file) => file.records(),
+            Backend::Bucket(bucket) => bucket.records(count),
+        }
     }
 
     /// The text of a version.
@@ -146,38 +182,37 @@ impl Store {
     /// # Errors
     /// `StoreError`.
     pub fn text_of(&self, version: Version) -> Result<Vec<u8>, StoreError> {
-        let records = self.records()?;
-        let number = records
-            .iter()
-            .rposition(|record| record.version == version)
-            .ok_or(StoreError::NoSuchVersion(version))?;
-        history::text_at(&records, number).ok_or(StoreError::Damaged(version))
+        let recent = text_in(&self.recent(LOOK_BACK)?, version);
+        match recent {
+            Err(StoreError::NoSuchVersion(_)) => text_in(&self.records()?, version),
+            found => found,
+        }
     }
 
     /// The newest version in the history that is good as a whole.
     pub fn last_good(&self) -> Option<Vec<u8>> {
-        let records = self.records().ok()?;
+        let records = self.recent(LOOK_BACK).ok()?;
         let newest = (0..records.len()).rev().take(LOOK_BACK);
         newest
             .filter_map(|number| history::text_at(&records, number))
             .find(|text| Registry::parse(text).is_ok())
     }
 
-    /// Puts on record what came by hand. Waits for nobody: who holds the lock puts on record what is there, too.
+    /// Puts on record what came by hand; in a bucket, also brings to its end what a program that died has left. Waits for
+    /// nobody else who edits.
     ///
     /// # Errors
-    /// `StoreError::File`.
+    /// `StoreError::File`, `StoreError::Bucket`.
     pub fn notice(&self) -> Result<(), StoreError> {
-        let locked = History::try_lock(&self.history);
-        match locked.map_err(|error| self.history_error(error))? {
-            Some(mut history) => self.settle(&mut history, &self.read()?),
-            None => Ok(()),
+        match &self.0 {
+            Backend::File(file) => file.notice(),
+            Backend::Bucket(bucket) => bucket.notice(),
         }
     }
 
     /// Whether one of the steps from the version `since` to the version `to` was confirmed, however many cells it unplugs.
     pub fn was_confirmed(&self, since: Version, to: Version) -> bool {
-        let records = self.records().unwrap_or_default();
+        let records = self.recent(LOOK_BACK).unwrap_or_default();
         let steps = records
             .iter()
             .rev()
@@ -191,95 +226,40 @@ impl Store {
         if let Some(to) = to {
             return self.text_of(to);
         }
-        let records = self.records()?;
-        let before = records.iter().rev().find(|record| record.version != now);
-        self.text_of(before.ok_or(StoreError::NothingToUndo)?.version)
+        let newest = |records: &[Record]| {
+            let mut records = records.iter().rev();
+            records
+                .find(|record| record.version != now)
+                .map(|record| record.version)
+        };
+        let before = match newest(&self.recent(LOOK_BACK)?) {
+            Some(before) => Some(before),
+            None => newest(&self.records()?),
+        };
+        self.text_of(before.ok_or(StoreError::NothingToUndo)?)
     }
 
-    fn lock(&self) -> Result<History, StoreError> {
-        History::lock(&self.history).map_err(|error| self.history_error(error))
-    }
-
-    fn history_error(&self, error: io::Error) -> StoreError {
-        StoreError::File(self.history.clone(), error)
-    }
-
+    /// Puts in place what `propose` makes of the text. `fresh` is whether it can do without one.
     fn replace(
         &self,
         by: &By,
         confirmed: bool,
-        propose: impl FnOnce(&[u8]) -> Result<Proposal, StoreError>,
+        fresh: bool,
+        propose: impl Fn(&[u8]) -> Result<Proposal, StoreError>,
     ) -> Result<Proposal, StoreError> {
-        let mut history = self.lock()?;
-        let text = self.read()?;
-        self.settle(&mut history, &text)?;
-        let proposal = propose(&text)?;
-        if proposal.text == text {
-            return Ok(proposal);
+        match &self.0 {
+            Backend::File(file) => file.replace(by, confirmed, propose),
+            Backend::Bucket(bucket) => bucket.replace(by, confirmed, fresh, propose),
         }
-        let fresh = Fresh::write(&self.file, &proposal.text)
-            .map_err(|error| StoreError::File(self.file.clone(), error))?;
-        let account = Account {
-            at: SystemTime::now(),
-            who: by.who.clone(),
-            through: by.through.clone(),
-            what: said(&proposal.changes),
-            confirmed,
-        };
-        let last = history.last().map_err(|error| self.history_error(error))?;
-        let record = Record::new(
-            account,
-            &proposal.text,
-            last.as_ref().map(|last| (last, text.as_slice())),
-        );
-        history
-            .append(&record)
-            .map_err(|error| self.history_error(error))?;
-        let now = self.read()?;
-        if now != text {
-            self.settle(&mut history, &now)?;
-            let now = Version::of(&now);
-            return Err(Refused::Conflict {
-                based_on: None,
-                now,
-            }
-            .into());
-        }
-        fresh
-            .replace()
-            .map_err(|error| StoreError::File(self.file.clone(), error))?;
-        Ok(proposal)
     }
+}
 
-    /// Puts on record how the text came to be what it is, unless the last record says so.
-    fn settle(&self, history: &mut History, text: &[u8]) -> Result<(), StoreError> {
-        let failed = |error| self.history_error(error);
-        let last = history.last().map_err(failed)?;
-        if last
-            .as_ref()
-            .is_some_and(|last| last.version == Version::of(text))
-        {
-            return Ok(());
-        }
-        let cut_off = last.as_ref().and_then(|last| last.of) == Some(Version::of(text));
-        let before = history.last_text().map_err(failed)?;
-        let metadata =
-            fs::metadata(&self.file).map_err(|error| StoreError::File(self.file.clone(), error))?;
-        let what = match &before {
-            None => vec!["the history begins".to_owned()],
-            Some(before) => said(&changes(before, text)),
-        };
-        let account = Account {
-            at: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            who: format!("user {}", metadata.uid()),
-            through: if cut_off { CUT_OFF } else { BY_HAND }.to_owned(),
-            what,
-            confirmed: false,
-        };
-        let before = before.as_deref();
-        let record = Record::new(account, text, last.as_ref().zip(before));
-        history.append(&record).map_err(failed)
-    }
+fn text_in(records: &[Record], version: Version) -> Result<Vec<u8>, StoreError> {
+    let number = records
+        .iter()
+        .rposition(|record| record.version == version)
+        .ok_or(StoreError::NoSuchVersion(version))?;
+    history::text_at(records, number).ok_or(StoreError::Damaged(version))
 }
 
 fn said(changes: &[Change]) -> Vec<String> {
@@ -295,52 +275,4 @@ pub fn who(variable: impl Fn(&str) -> Option<String>) -> String {
         .iter()
         .find_map(|name| variable(name).filter(|name| !name.is_empty()));
     name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
-}
-
-/// A text beside the file that it is to replace, on the disk already.
-#[derive(Debug)]
-struct Fresh {
-    beside: PathBuf,
-    target: PathBuf,
-}
-
-impl Fresh {
-    /// With the mode of the file, and its owner where that is allowed. Whoever calls holds the lock: the name is one for
-    /// all, so that what a killed program leaves is written over.
-    fn write(file: &Path, text: &[u8]) -> io::Result<Self> {
-        // A link stays one.
-        let target = fs::canonicalize(file)?;
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(".new");
-        let beside = target.with_file_name(name);
-        let metadata = fs::metadata(&target)?;
-        let mut options = OpenOptions::new();
-        let mut fresh = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&beside)?;
-        // Who may not give files away keeps them.
-        let _ = std::os::unix::fs::fchown(&fresh, Some(metadata.uid()), Some(metadata.gid()));
-        fresh.set_permissions(metadata.permissions())?;
-        fresh.write_all(text)?;
-        fresh.sync_all()?;
-        Ok(Self { beside, target })
-    }
-
-    fn replace(self) -> io::Result<()> {
-        fs::rename(&self.beside, &self.target)?;
-        sync_folder(self.target.parent().unwrap_or(Path::new("/")))
-    }
-}
-
-/// A rename or a new name is on the disk when its folder is.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    File::open(folder)?.sync_all()
 }

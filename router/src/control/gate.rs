@@ -1,0 +1,195 @@
+//! What a text must pass before it is in force, and what is said of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::load::{LoadError, load};
+use super::store::{Store, StoreError};
+use super::unplug::{self, Unplugged};
+use crate::live::cells::Cells;
+use crate::live::snapshot::{Publisher, Snapshot};
+use crate::registry::Version;
+
+/// Why a text is not put in force.
+#[derive(Debug)]
+enum Refused {
+    /// It cannot be used.
+    Load(LoadError),
+    /// It would unplug more cells than may go without a word.
+    Unplugs(Unplugged, Version),
+}
+
+/// Where texts come from, and what was held back of them.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// The registry's name.
+    pub(super) name: PathBuf,
+    /// What relative paths in it are meant from.
+    pub(super) folder: PathBuf,
+    pub(super) store: Store,
+    pub(super) max_unplug_percent: u32,
+    /// What was refused because of the cells that it unplugs.
+    pub(super) to_be_confirmed: Option<Version>,
+    /// Whether it was said that the history cannot be written.
+    pub(super) warned: bool,
+}
+
+impl Gate {
+    /// The gate of that registry, through which nothing has passed yet.
+    pub(super) fn new(name: PathBuf, folder: PathBuf, max_unplug_percent: u32) -> Self {
+        Self {
+            store: Store::new(&name),
+            name,
+            folder,
+            max_unplug_percent,
+            to_be_confirmed: None,
+            warned: false,
+        }
+    }
+
+    /// The first snapshot: of a text, and where that is not good as a whole, beside what was `good` last.
+    ///
+    /// # Errors
+    /// `LoadError`, with all problems at once, where nothing was good before.
+    pub(super) fn first(
+        &self,
+        text: &[u8],
+        good: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Result<Snapshot, LoadError> {
+        let began = Instant::now();
+        let error = match self.load(text, None) {
+            Ok(snapshot) => return Ok(snapshot),
+            Err(error) => error,
+        };
+        let last = good().and_then(|good| self.load(&good, None).ok());
+        let Some(last) = last else {
+            return Err(error);
+        };
+        let snapshot = match self.load(text, Some(&last)) {
+            Ok(snapshot) => snapshot,
+            Err(_) => {
+                self.refuse(&error.lines(&self.name));
+                last
+            }
+        };
+        self.report(&snapshot, began);
+        Ok(snapshot)
+    }
+
+    /// Puts a text in force if it may be; whether it is. What is broken is reported and changes nothing. `asked` confirms
+    /// what was just refused for the cells that it unplugs.
+    pub(super) async fn pass(
+        &mut self,
+        text: Vec<u8>,
+        asked: bool,
+        publisher: &Publisher,
+        cells: &Cells,
+    ) -> bool {
+        let began = Instant::now();
+        let confirmed = self.to_be_confirmed.take().filter(|_| asked);
+        let (last, most) = (publisher.current(), self.max_unplug_percent);
+        let (store, folder) = (self.store.clone(), self.folder.clone());
+        // Parsing a large file takes a while; nothing else of this thread has to wait for it.
+        let judging = tokio::task::spawn_blocking(move || {
+            judge(&text, &folder, &last, most, |version| {
+                confirmed == Some(version) || store.was_confirmed(last.version, version)
+            })
+        });
+        match judging.await {
+            Ok(Ok(snapshot)) => {
+                publisher.publish(snapshot);
+                let current = publisher.current();
+                cells.retain(|name| current.registry.cell(name.as_str()).is_some());
+                self.report(&current, began);
+                true
+            }
+            Ok(Err(refused)) => {
+                self.refuse(&self.lines(&refused));
+                if let Refused::Unplugs(_, version) = refused {
+                    self.to_be_confirmed = Some(version);
+                }
+                false
+            }
+            Err(panicked) => {
+                tracing::error!(%panicked, "registry refused: the last good one serves on");
+                false
+            }
+        }
+    }
+
+    fn load(&self, text: &[u8], last: Option<&Snapshot>) -> Result<Snapshot, LoadError> {
+        load(text, &self.folder, last, variable)
+    }
+
+    /// Says once that the history is not complete.
+    pub(super) fn unrecorded(&mut self, error: Option<StoreError>) {
+        if let Some(error) = error.filter(|_| !self.warned) {
+            self.warned = true;
+            tracing::warn!("{error}: what is edited by hand is not put on record");
+        }
+    }
+
+    fn lines(&self, refused: &Refused) -> Vec<String> {
+        match refused {
+            Refused::Load(error) => error.lines(&self.name),
+            Refused::Unplugs(unplugged, version) => {
+                let or = match self.store.bucket() {
+                    Some(_) => ", or for all routers by saving the same with --confirm-unplug",
+                    None => "",
+                };
+                vec![format!(
+                    "{}: this edit unplugs {unplugged}; if that is meant, confirm it with kill -HUP {}{or}; what may go without is --max-unplug-percent (the file is version {version})",
+                    self.name.display(),
+                    std::process::id(),
+                )]
+            }
+        }
+    }
+
+    /// Says why a text is not in force.
+    pub(super) fn refuse(&self, problems: &[String]) {
+        tracing::error!(registry = %self.name.display(), problems = problems.len(), "registry refused: the last good one serves on");
+        for problem in problems {
+            tracing::error!("{problem}");
+        }
+    }
+
+    fn report(&self, snapshot: &Snapshot, began: Instant) {
+        let name = self.name.display();
+        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for flag in &snapshot.flags {
+            let now = if flag.kept {
+                "its last good version serves on"
+            } else {
+                "it has no good version, and is left out"
+            };
+            for problem in &flag.problems {
+                let place = problem.in_file(&name.to_string()).to_string();
+                tracing::error!(cell = flag.cell, kept = flag.kept, "{place}; {now}");
+            }
+        }
+        tracing::info!(registry = %name, version = %snapshot.version, cells = snapshot.registry.len(), flagged = snapshot.flags.len(), took_ms = took, "registry loaded");
+    }
+}
+
+/// The snapshot of a text beside what was in force until now, unless it unplugs too much and was not confirmed.
+fn judge(
+    text: &[u8],
+    folder: &Path,
+    last: &Arc<Snapshot>,
+    most: u32,
+    confirmed: impl FnOnce(Version) -> bool,
+) -> Result<Snapshot, Refused> {
+    let next = load(text, folder, Some(last), variable).map_err(Refused::Load)?;
+    let unplugged = unplug::unplugged(&last.registry, &next.registry);
+    if unplugged.is_over(most) && !confirmed(next.version) {
+        return Err(Refused::Unplugs(unplugged, next.version));
+    }
+    Ok(next)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

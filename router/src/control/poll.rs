@@ -1,0 +1,266 @@
+//! A registry in a bucket under a running router: asked for all the time, and kept in a copy on this machine.
+//!
+//! What the store does never stops what is in force: while it is away, refuses or has nothing good, the last good version
+//! serves on, also for a router that starts then and has a copy.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::gate::Gate;
+use super::load::LoadError;
+use super::store::bucket::{Bucket, BucketError, Object};
+use super::store::{Copy, StoreError};
+use crate::config::chance;
+use crate::live::cells::Cells;
+use crate::live::snapshot::{Publisher, Snapshot};
+use crate::registry::Version;
+
+/// How long after one look the next one is, so that a change is everywhere in less than two seconds. A look that finds
+/// nothing new is one request without a body: 2.6 million a month.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest time between two looks at a store that asks to slow down.
+const SLOWEST: Duration = Duration::from_secs(16);
+
+/// After so many looks it is seen whether an edit was cut off between its record and the object: 86,400 requests a month.
+const FINISH_EVERY: u32 = 30;
+
+/// The object, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Poll {
+    gate: Gate,
+    bucket: Arc<Bucket>,
+    copy: Option<Copy>,
+    /// The ETag of what was read last.
+    seen: Option<String>,
+    /// What was held back until it is confirmed.
+    held: Option<Vec<u8>>,
+    /// Whether all that was seen is on record, as far as it can be.
+    noticed: bool,
+    /// What was said of the store when it did not do as it should.
+    trouble: Option<String>,
+    /// Whether it was said that the copy cannot be written, or that each look reads the whole.
+    warned: (bool, bool),
+    pause: Duration,
+    looks: u32,
+}
+
+impl Poll {
+    /// Reads the object for the first time, or else the copy.
+    ///
+    /// # Errors
+    /// `LoadError`.
+    pub(super) fn open(
+        name: PathBuf,
+        bucket: Arc<Bucket>,
+        copy: Option<PathBuf>,
+        max_unplug_percent: u32,
+    ) -> Result<(Self, Snapshot), LoadError> {
+        let folder = copy.as_deref().and_then(Path::parent);
+        let folder = folder.unwrap_or(Path::new("")).to_owned();
+        let copy = copy.map(Copy::new);
+        let mut this = Self {
+            gate: Gate::new(name, folder, max_unplug_percent),
+            bucket,
+            copy,
+            seen: None,
+            held: None,
+            noticed: false,
+            trouble: None,
+            warned: (false, false),
+            pause: LOOK_EVERY,
+            looks: 0,
+        };
+        let snapshot = match this.bucket.fetch() {
+            Ok(object) => {
+                let snapshot = this.gate.first(&object.text, || this.last_good())?;
+                this.seen = Some(object.etag().to_owned());
+                if snapshot.version == Version::of(&object.text) {
+                    let kept = keep(this.copy.as_ref(), &object.text, &snapshot);
+                    this.copied(kept);
+                }
+                snapshot
+            }
+            Err(error) => this.serve_copy(error)?,
+        };
+        Ok((this, snapshot))
+    }
+
+    /// What a router serves that starts while the bucket cannot be read.
+    fn serve_copy(&mut self, error: BucketError) -> Result<Snapshot, LoadError> {
+        let Some(copy) = &self.copy else {
+            return Err(StoreError::from(error).into());
+        };
+        let Ok(text) = copy.text() else {
+            return Err(StoreError::from(error).into());
+        };
+        let snapshot = self.gate.first(&text, || copy.good())?;
+        tracing::warn!(version = %snapshot.version, "the copy of the registry serves");
+        self.in_trouble(&error);
+        Ok(snapshot)
+    }
+
+    fn last_good(&self) -> Option<Vec<u8>> {
+        let copy = || {
+            let copy = self.copy.as_ref()?;
+            copy.good().or_else(|| copy.text().ok())
+        };
+        self.gate.store.last_good().or_else(copy)
+    }
+
+    /// Follows the object for ever, as [`super::reload::Source::follow`] says.
+    pub(super) async fn follow(
+        mut self,
+        publisher: &Publisher,
+        cells: &Cells,
+        mut hangup: Signal,
+    ) -> Infallible {
+        self.notice().await;
+        loop {
+            // Routers that were started at once do not ask at once.
+            let pause = self.pause.mul_f64(0.9 + chance() / 10.0);
+            let asked = tokio::select! {
+                () = sleep(pause) => false,
+                asked = hangup.recv() => asked.is_some(),
+            };
+            let unless = self.seen.clone().filter(|_| !asked);
+            match self.bucket.look(unless).await {
+                Ok(found) => {
+                    self.out_of_trouble();
+                    self.looked(found, asked, publisher, cells).await;
+                }
+                Err(error) => {
+                    self.in_trouble(&error);
+                    if asked {
+                        self.reload_copy(publisher, cells).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn looked(
+        &mut self,
+        found: Option<Object>,
+        asked: bool,
+        publisher: &Publisher,
+        cells: &Cells,
+    ) {
+        let Some(object) = found.filter(|object| asked || self.is_new(object)) else {
+            self.looks = self.looks.wrapping_add(1);
+            if self.held.is_some() || self.looks.is_multiple_of(FINISH_EVERY) {
+                self.look_for_records(publisher, cells).await;
+            }
+            return;
+        };
+        self.seen = Some(object.etag().to_owned());
+        self.held = None;
+        let is_there = publisher.current().version == Version::of(&object.text);
+        if asked || !is_there {
+            self.pass(object.text, asked, publisher, cells).await;
+        }
+        self.notice().await;
+    }
+
+    /// Whether an object is another than the one that was read last; one that came though it is not is told of.
+    fn is_new(&mut self, object: &Object) -> bool {
+        if self.seen.as_deref() != Some(object.etag()) {
+            return true;
+        }
+        if !self.warned.1 {
+            self.warned.1 = true;
+            tracing::warn!(registry = %self.gate.name.display(), "the store passes over If-None-Match: every look reads the whole registry");
+        }
+        false
+    }
+
+    /// Finishes what was cut off, puts on record what could not be before, and puts in force what was confirmed meanwhile.
+    async fn look_for_records(&mut self, publisher: &Publisher, cells: &Cells) {
+        let due = self.looks.is_multiple_of(FINISH_EVERY);
+        let more = self.bucket.has_more().await.unwrap_or(false);
+        if !more && (self.noticed || !due) {
+            return;
+        }
+        self.notice().await;
+        if let Some(text) = self.held.take_if(|_| more) {
+            self.pass(text, false, publisher, cells).await;
+        }
+    }
+
+    async fn pass(&mut self, text: Vec<u8>, asked: bool, publisher: &Publisher, cells: &Cells) {
+        let passed = self.gate.pass(text.clone(), asked, publisher, cells).await;
+        if !passed {
+            self.held = self.gate.to_be_confirmed.map(|_| text);
+            return;
+        }
+        let (copy, current) = (self.copy.clone(), publisher.current());
+        let kept = spawn_blocking(move || keep(copy.as_ref(), &text, &current)).await;
+        self.copied(kept.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))));
+    }
+
+    /// Reads again what the copy's text names, such as secrets, while the store is away.
+    async fn reload_copy(&mut self, publisher: &Publisher, cells: &Cells) {
+        let Some(copy) = self.copy.clone() else {
+            return;
+        };
+        if let Ok(Ok(text)) = spawn_blocking(move || copy.text()).await {
+            self.gate.pass(text, false, publisher, cells).await;
+        }
+    }
+
+    async fn notice(&mut self) {
+        let store = self.gate.store.clone();
+        let noticed = spawn_blocking(move || store.notice()).await;
+        self.noticed = matches!(noticed, Ok(Ok(())));
+        match noticed {
+            // What is away now is told of where it is looked at.
+            Ok(Err(StoreError::Bucket(error))) if error.may_pass() => {}
+            Ok(noticed) => self.gate.unrecorded(noticed.err()),
+            Err(panicked) => tracing::error!(%panicked, "the history is not looked after"),
+        }
+    }
+
+    fn copied(&mut self, kept: std::io::Result<()>) {
+        if let (Err(error), Some(copy), false) = (kept, &self.copy, self.warned.0) {
+            self.warned.0 = true;
+            tracing::warn!(
+                "{}: {error}: no copy of the registry is kept",
+                copy.file().display()
+            );
+        }
+    }
+
+    /// Says what is wrong with the store, once.
+    fn in_trouble(&mut self, error: &BucketError) {
+        self.pause = if error.is_throttled() {
+            (self.pause * 2).min(SLOWEST)
+        } else {
+            LOOK_EVERY
+        };
+        let said = error.to_string();
+        if self.trouble.as_ref() != Some(&said) {
+            tracing::error!("{said}; the last good registry serves on");
+            self.trouble = Some(said);
+        }
+    }
+
+    fn out_of_trouble(&mut self) {
+        self.pause = LOOK_EVERY;
+        if self.trouble.take().is_some() {
+            tracing::info!(registry = %self.gate.name.display(), "the registry can be read again");
+        }
+    }
+}
+
+fn keep(copy: Option<&Copy>, text: &[u8], snapshot: &Snapshot) -> std::io::Result<()> {
+    match copy {
+        Some(copy) => copy.keep(text, snapshot.flags.is_empty()),
+        None => Ok(()),
+    }
+}
