@@ -11,6 +11,7 @@ pub mod http2;
 pub mod numbers;
 pub mod process;
 mod router;
+pub mod s3;
 mod scripted;
 pub mod soak;
 

@@ -29,6 +29,7 @@ mod replay;
 mod routing;
 mod scene;
 mod sign_in;
+mod shared_store;
 mod storm;
 mod stream;
 mod takeover;
