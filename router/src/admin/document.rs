@@ -12,7 +12,7 @@ use super::access::Role;
 use super::{View, cells, entry, events, questions, registry};
 
 /// What may be wrong with any request, beside what is said of each.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 6] = [
     ("400", "It is not understood."),
     ("401", "There is no token, or none that is known."),
     ("403", "The token's role does not allow it."),
@@ -21,6 +21,10 @@ const ALWAYS: [(&str, &str); 5] = [
         "Too much of it: tokens that do not fit, or listeners.",
     ),
     ("500", "The router could not do it; its log says why."),
+    (
+        "503",
+        "It cannot be done now: the store of the registry is away or busy, or the router is.",
+    ),
 ];
 
 #[derive(OpenApi)]

@@ -220,7 +220,15 @@ impl From<StoreError> for Problem {
             StoreError::NothingToUndo => {
                 Self::refused("The history has nothing before this version.")
             }
-            StoreError::Damaged(_) | StoreError::File(..) => {
+            StoreError::Bucket(error) if error.may_pass() => {
+                tracing::warn!("admin: {error}");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Sort::Failed,
+                    error.to_string(),
+                )
+            }
+            StoreError::Damaged(_) | StoreError::File(..) | StoreError::Bucket(_) => {
                 tracing::error!("admin: {error}");
                 Self::failed(error.to_string())
             }
