@@ -24,6 +24,20 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T
     }
 }
 
+/// The word in the path.
+#[derive(Debug)]
+pub(super) struct Word(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Word {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = Path::<String>::from_request_parts(parts, state).await;
+        read.map(|Path(word)| Self(word))
+            .map_err(|error| Problem::malformed(error.body_text()))
+    }
+}
+
 /// The cell that the path names.
 #[derive(Debug)]
 pub(super) struct Named(pub(super) CellName);
@@ -32,9 +46,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Problem::malformed(error.body_text()))?;
+        let Word(name) = Word::from_request_parts(parts, state).await?;
         match CellName::parse(&name) {
             Ok(name) => Ok(Self(name)),
             Err(refusal) => Err(Problem::not_found(format!(
@@ -52,9 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Versioned {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(version) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Problem::malformed(error.body_text()))?;
+        let Word(version) = Word::from_request_parts(parts, state).await?;
         let read = version.parse();
         read.map(Self)
             .map_err(|none| Problem::not_found(format!("{version:?}: {none}.")))

@@ -1,6 +1,6 @@
 //! Cells as they are now, and what can be done with their machines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,11 +12,11 @@ use tokio::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
 use super::View;
-use super::asking::{Asked, Named};
+use super::asking::{Asked, Named, Word};
 use super::editing::Audit;
 use super::problem::Problem;
 use crate::account::tally::CellCounts;
-use crate::live::cells::Stage;
+use crate::live::cells::{Live, Stage};
 use crate::live::snapshot::Snapshot;
 use crate::outbound::StreamError;
 use crate::outbound::wake::{NotAsleep, Waker};
@@ -159,6 +159,9 @@ pub(super) async fn list(
         return Err(Problem::malformed(detail));
     }
     let snapshot = view.publisher.current();
+    let named = wanted
+        .state
+        .and_then(|state| named(&view, &snapshot, state));
     let left_out = snapshot.flags.iter().filter(|flag| !flag.kept);
     let left_out = left_out.map(|flag| (flag.cell.as_str(), None));
     let cells = snapshot.registry.cells();
@@ -166,10 +169,10 @@ pub(super) async fn list(
         .map(|cell| (cell.name.as_str(), Some(cell)))
         .chain(left_out)
         .filter(|(name, cell)| name.contains(&wanted.search) || has_host(*cell, &wanted.search))
-        .filter(|(name, cell)| {
-            wanted
-                .state
-                .is_none_or(|state| holds(&view, &snapshot, name, *cell, state))
+        .filter(|(name, cell)| match (wanted.state, &named) {
+            (None, _) => true,
+            (Some(_), Some(named)) => named.contains(*name),
+            (Some(condition), None) => is(*cell, condition),
         })
         .collect();
     let total = found.len();
@@ -198,29 +201,39 @@ fn has_host(cell: Option<&Arc<Cell>>, part: &str) -> bool {
     })
 }
 
-fn holds(
-    view: &View,
-    snapshot: &Snapshot,
-    name: &str,
-    cell: Option<&Arc<Cell>>,
-    condition: Condition,
-) -> bool {
-    let is = |state| cell.is_some_and(|cell| cell.state == state);
+/// The names of those of which a condition holds that is none of the entry; none where the entry tells.
+fn named(view: &View, snapshot: &Snapshot, condition: Condition) -> Option<HashSet<String>> {
+    let live = |holds: fn(&Live) -> bool| {
+        let mut names = HashSet::new();
+        view.cells.each(|name, live| {
+            if holds(live) {
+                names.insert(name.to_string());
+            }
+        });
+        Some(names)
+    };
     match condition {
-        Condition::Active => is(Admission::Active),
-        Condition::Paused => is(Admission::Paused),
-        Condition::Maintenance => is(Admission::Maintenance),
-        Condition::Disabled => is(Admission::Disabled),
-        Condition::Flagged => flags(snapshot, name).next().is_some(),
-        Condition::Waking => view
-            .cells
-            .find(name)
-            .is_some_and(|live| live.waking().is_some()),
-        Condition::BreakerOpen => view
-            .cells
-            .find(name)
-            .is_some_and(|live| live.breaker.is_open()),
+        Condition::Flagged => {
+            let flags = snapshot.flags.iter();
+            Some(flags.map(|flag| flag.cell.clone()).collect())
+        }
+        Condition::Waking => live(|live| live.waking().is_some()),
+        Condition::BreakerOpen => live(|live| live.breaker.is_open()),
+        Condition::Active | Condition::Paused | Condition::Maintenance | Condition::Disabled => {
+            None
+        }
     }
+}
+
+fn is(cell: Option<&Arc<Cell>>, condition: Condition) -> bool {
+    let state = match condition {
+        Condition::Active => Admission::Active,
+        Condition::Paused => Admission::Paused,
+        Condition::Maintenance => Admission::Maintenance,
+        Condition::Disabled => Admission::Disabled,
+        Condition::Flagged | Condition::Waking | Condition::BreakerOpen => return false,
+    };
+    cell.is_some_and(|cell| cell.state == state)
 }
 
 /// One cell.
@@ -231,7 +244,8 @@ fn holds(
 ))]
 pub(super) async fn show(
     State(view): State<Arc<View>>,
-    Named(name): Named,
+    // A broken entry may have a name that is none.
+    Word(name): Word,
 ) -> Result<Json<Detail>, Problem> {
     let name = name.as_str();
     let snapshot = view.publisher.current();
