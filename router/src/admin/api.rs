@@ -14,6 +14,7 @@ use super::access::{Access, Bearer, Denied, Role};
 use super::document::{api, groups};
 use super::editing::{Audit, Who};
 use super::events::Feed;
+use super::page;
 use super::problem::{Problem, Sort};
 
 /// The largest body, in bytes: a registry of a million cells fits.
@@ -45,6 +46,7 @@ pub(super) fn app(view: Arc<View>, access: Arc<Access>, feed: Arc<Feed>) -> Rout
             all.merge(routes.with_state(Arc::clone(&view)).route_layer(gate(role)))
         })
         .route("/up", axum::routing::get(|| async { "ok" }))
+        .merge(page::files())
         .fallback(|| async {
             Problem::not_found("There is nothing here; /v1/openapi.json says what there is.")
         })

@@ -13,6 +13,7 @@ pub mod edits;
 mod entry;
 mod events;
 mod metrics;
+mod page;
 pub mod problem;
 mod questions;
 mod registry;
