@@ -4,6 +4,7 @@
 
 pub mod behaviours;
 pub mod benchmark;
+pub mod browser;
 pub mod client;
 pub mod differential;
 pub mod fly;

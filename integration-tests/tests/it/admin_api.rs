@@ -756,3 +756,37 @@ async fn what_is_refused_is_on_record() {
         assert_eq!(line["path"], "/v1/cells/nobody/name");
     }
 }
+
+#[tokio::test]
+async fn the_page_is_for_everybody_and_lets_nothing_in() {
+    let admin = one().await;
+    for (target, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page/main.js", "text/javascript; charset=utf-8"),
+        ("/page/style.css", "text/css; charset=utf-8"),
+        ("/page/schema.json", "application/schema+json"),
+    ] {
+        let get = |known: &str| {
+            let request = admin.request(None, "GET", target, &[("if-none-match", known)]);
+            client::send(
+                admin.address,
+                Http::One,
+                request.body(client::full("")).unwrap(),
+            )
+        };
+        let answer = get("\"x\"").await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{target}");
+        assert_eq!(answer.header("content-type"), kind);
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"),
+            "{policy}"
+        );
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*'),
+            "{policy}"
+        );
+        let known = get(&tag(&answer.headers)).await.unwrap();
+        assert_eq!(known.status, StatusCode::NOT_MODIFIED, "{target}");
+    }
+}
