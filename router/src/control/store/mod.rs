@@ -1,7 +1,7 @@
 //! The registry as every program edits it: one at a time, none over the other, nothing half-written, all on record.
 //!
 //! It lies in a file, with its history beside it, or in a bucket of an S3-compatible store, for many routers. What holds of
-//! both is here; how each keeps its promise is in [`file`] and [`bucket`].
+//! both is here; how each keeps its promise is in `file` and `bucket`.
 
 pub mod bucket;
 mod copy;
@@ -105,7 +105,7 @@ impl From<BucketError> for StoreError {
 
 impl Store {
     /// The registry of this name: a file, or `s3://BUCKET/KEY`, for which the environment says where the store is and who
-    /// asks (see [`bucket::place`]).
+    /// asks (see `bucket::place`).
     pub fn new(name: impl Into<PathBuf>) -> Self {
         let name = name.into();
         Self(match Bucket::named(&name) {

@@ -1,6 +1,6 @@
 //! A registry in a bucket of an S3-compatible store, for many routers and many who edit.
 //!
-//! The object is the registry, as a file would be; [`log`] keeps its versions in order. This is where callers that block
+//! The object is the registry, as a file would be; `log` keeps its versions in order. This is where callers that block
 //! meet a store that is asked asynchronously: every request is made on one thread of its own.
 
 mod client;
