@@ -1,6 +1,6 @@
 //! Cells as they are now, and what can be done with their machines.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -165,7 +165,7 @@ pub(super) async fn list(
     let left_out = snapshot.flags.iter().filter(|flag| !flag.kept);
     let left_out = left_out.map(|flag| (flag.cell.as_str(), None));
     let cells = snapshot.registry.cells();
-    let mut found: Vec<(&str, Option<&Arc<Cell>>)> = cells
+    let wanted_ones = cells
         .map(|cell| (cell.name.as_str(), Some(cell)))
         .chain(left_out)
         .filter(|(name, cell)| name.contains(&wanted.search) || has_host(*cell, &wanted.search))
@@ -173,25 +173,42 @@ pub(super) async fn list(
             (None, _) => true,
             (Some(_), Some(named)) => named.contains(*name),
             (Some(condition), None) => is(*cell, condition),
-        })
-        .collect();
-    let total = found.len();
-    if let Some(after) = &wanted.after {
-        found.retain(|(name, _)| *name > after.as_str());
-    }
+        });
+    let after = wanted.after.as_deref();
+    let (mut found, total) = first(wanted_ones, after, limit + 1);
     let more = found.len() > limit;
-    if more {
-        // Only those that are shown need an order.
-        found.select_nth_unstable_by(limit, |one, other| one.0.cmp(other.0));
-        found.truncate(limit);
-    }
-    found.sort_unstable_by(|one, other| one.0.cmp(other.0));
+    found.truncate(limit);
     let cells: Vec<_> = found
         .iter()
         .map(|(name, cell)| summary(&view, &snapshot, name, cell.map(|cell| &**cell)))
         .collect();
     let next = cells.last().filter(|_| more).map(|last| last.name.clone());
     Ok(Json(Page { cells, total, next }))
+}
+
+/// One that is listed: its name, and the cell, if its entry was ever good.
+type Found<'s> = (&'s str, Option<&'s Arc<Cell>>);
+
+/// The first `most` by name of those after `after`, and how many there are in all. Only so many are ever in memory.
+fn first<'s>(
+    all: impl Iterator<Item = Found<'s>>,
+    after: Option<&str>,
+    most: usize,
+) -> (Vec<Found<'s>>, usize) {
+    let mut total = 0;
+    let mut kept: BTreeMap<&str, Option<&Arc<Cell>>> = BTreeMap::new();
+    for (name, cell) in all {
+        total += 1;
+        let is_before = |(last, _): (&&str, &Option<&Arc<Cell>>)| name < *last;
+        let fits = kept.len() < most || kept.last_key_value().is_some_and(is_before);
+        if fits && after.is_none_or(|after| name > after) {
+            kept.insert(name, cell);
+            if kept.len() > most {
+                kept.pop_last();
+            }
+        }
+    }
+    (kept.into_iter().collect(), total)
 }
 
 fn has_host(cell: Option<&Arc<Cell>>, part: &str) -> bool {
@@ -478,5 +495,24 @@ fn summary(view: &View, snapshot: &Snapshot, name: &str, cell: Option<&Cell>) ->
         requests,
         errors,
         last_request: Some(last).filter(|at| *at > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_holds_the_first_names_after_the_one_before() {
+        let names = ["d", "b", "e", "a", "c"];
+        let page = |after, most| {
+            let (found, total) = first(names.into_iter().map(|name| (name, None)), after, most);
+            let found: Vec<_> = found.into_iter().map(|(name, _)| name).collect();
+            (found.concat(), total)
+        };
+        assert_eq!(page(None, 2), ("ab".to_owned(), 5));
+        assert_eq!(page(Some("b"), 2), ("cd".to_owned(), 5));
+        assert_eq!(page(Some("bb"), 9), ("cde".to_owned(), 5));
+        assert_eq!(page(Some("e"), 2), (String::new(), 5));
     }
 }
