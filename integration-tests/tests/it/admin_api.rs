@@ -546,6 +546,15 @@ async fn a_broken_entry_is_told_and_explained_requests_go_nowhere() {
         !standing["refused"].as_array().unwrap().is_empty(),
         "{standing}"
     );
+    // Nor can it be read where it is not.
+    std::fs::remove_file(admin.router.registry()).unwrap();
+    let standing = admin.get("/v1/router").await;
+    assert!(
+        standing["unreadable"].is_string() && standing["stored"].is_null(),
+        "{standing}"
+    );
+    assert_eq!(standing["cells"], 1, "what is in force serves on");
+    admin.router.save("{");
     let past = admin.get("/v1/registry/versions").await;
     let first = past["versions"].as_array().unwrap().last().unwrap();
     let back = json!({ "to": first["version"] });

@@ -67,8 +67,10 @@ pub(super) struct Standing {
     cells: usize,
     /// Entries that are not in force as they are written.
     flags: Vec<Flagged>,
-    /// The version that is stored.
-    stored: String,
+    /// The version that is stored; null where it cannot be read now.
+    stored: Option<String>,
+    /// Why what is stored cannot be read: what is in force serves on.
+    unreadable: Option<String>,
     /// Why what is stored is not in force: what is wrong with it as a whole.
     refused: Vec<Place>,
     /// Requests on their way to cells and back.
@@ -98,14 +100,15 @@ struct Flagged {
 ))]
 pub(super) async fn router(State(view): State<Arc<View>>) -> Result<Json<Standing>, Problem> {
     blocking(move || {
-        let text = view.store.read()?;
-        let stored = Version::of(&text);
         let snapshot = view.publisher.current();
-        let refused = if stored == snapshot.version {
-            Vec::new()
-        } else {
-            let read = Registry::parse_beside(&text, &snapshot.registry, &[]);
-            read.err().unwrap_or_default()
+        let text = view.store.read();
+        let stored = text.as_ref().ok().map(|text| Version::of(text));
+        let refused = match &text {
+            Ok(text) if stored != Some(snapshot.version) => {
+                let read = Registry::parse_beside(text, &snapshot.registry, &[]);
+                read.err().unwrap_or_default()
+            }
+            Ok(_) | Err(_) => Vec::new(),
         };
         let census = view.cells.census();
         let since = view.began.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -122,7 +125,8 @@ pub(super) async fn router(State(view): State<Arc<View>>) -> Result<Json<Standin
             version: snapshot.version.to_string(),
             cells: snapshot.registry.len(),
             flags: flags.collect(),
-            stored: stored.to_string(),
+            stored: stored.map(|stored| stored.to_string()),
+            unreadable: text.err().map(|error| error.to_string()),
             refused: places(&refused),
             in_flight: census.in_flight,
             held: census.held,

@@ -71,7 +71,7 @@ async function look() {
   try {
     standing = await ask("GET", "/v1/router");
   } catch { return; }
-  const { version, stored, cells, flags, refused, in_flight, held, waking, breakers_open } = standing;
+  const { version, stored, unreadable, cells, flags, refused, in_flight, held, waking, breakers_open } = standing;
   document.getElementById("standing").replaceChildren(
     h("span", {}, `${number(cells)} cells`), h("span", {}, "registry ", h("code", {}, version)),
     h("span", {}, `${number(in_flight)} in flight`), held ? h("span", {}, `${number(held)} held`) : "",
@@ -79,11 +79,12 @@ async function look() {
     h("span", {}, `${session.name} (${session.role})`));
   const alarm = document.getElementById("alarm");
   const lines = refused.map(({ line, column, path, what, fix }) => h("li", {}, `Line ${line}, column ${column}: ${path}: ${what}; ${fix}`));
-  const said = stored === version || !refused.length
-    ? flags.length ? [h("a", { href: "#/?state=flagged" }, `${flags.length} ${flags.length === 1 ? "entry is" : "entries are"} broken`), " and not in force as written."] : []
-    : ["The registry as it is stored is broken, and not in force. The last good version serves on.", h("ul", {}, lines.slice(0, 5)), h("a", { href: "#/history" }, "Bring back an earlier version")];
-  if (alarm.dataset.said !== JSON.stringify([version, stored, flags])) {
-    alarm.dataset.said = JSON.stringify([version, stored, flags]);
+  const said = [];
+  if (unreadable) said.push(`The registry cannot be read or edited now; what is in force serves on. ${unreadable}`);
+  else if (stored !== version && refused.length) said.push("The registry as it is stored is broken, and not in force. The last good version serves on.", h("ul", {}, lines.slice(0, 5)), h("a", { href: "#/history" }, "Bring back an earlier version"));
+  else if (flags.length) said.push(h("a", { href: "#/?state=flagged" }, `${flags.length} ${flags.length === 1 ? "entry is" : "entries are"} broken`), " and not in force as written.");
+  if (alarm.dataset.said !== JSON.stringify([version, stored, unreadable, flags])) {
+    alarm.dataset.said = JSON.stringify([version, stored, unreadable, flags]);
     alarm.replaceChildren(...said);
     alarm.className = said.length ? "on" : "";
   }
