@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use integration_tests::client::{self, Http, Raw};
 use integration_tests::fly::MachineSpec;
+use integration_tests::http2::{DATA, END_STREAM, Frames, head};
 use integration_tests::{Router, ScriptedCell};
 use rustix::process::Signal;
 use serde_json::json;
@@ -151,31 +152,33 @@ async fn http2_clients_are_told_to_go() {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_has_just_connected_asks_before_it_is_told_to_go() {
+async fn an_http2_client_that_has_just_connected_is_answered_before_it_is_told_to_go() {
     let (router, cell) = scripted().await;
-    let stream = TokioIo::new(TcpStream::connect(router.addr()).await.unwrap());
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
-            .await
-            .unwrap();
-    let connection = tokio::spawn(connection);
-    router.terminate();
-    said(&router, DRAINING).await;
-    let request = Request::get(format!("http://{HOST}/"))
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+    let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
+    let request = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", HOST),
+    ];
+    stopped_at_once(&router, async {
+        client.send(head(1, END_STREAM, &request)).await.unwrap();
+    })
+    .await;
     let answering = async {
         let (mut upstream, _) = cell.request().await;
-        upstream
-            .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            .await
-            .unwrap();
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        upstream.write(ok).await.unwrap();
         upstream
     };
-    let (answer, _upstream) = tokio::join!(sender.send_request(request), answering);
-    let body = answer.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(body.to_bytes(), "ok");
-    connection.await.unwrap().unwrap();
+    // Answered, or not: the cell is waited for only as long as there may be an answer.
+    let (frames, _upstream) = tokio::select! {
+        (frames, upstream) = async { tokio::join!(client.stream(1), answering) } => (frames, upstream),
+        _ = router.exited() => panic!("the router ended before it answered"),
+    };
+    let last = frames.last().unwrap();
+    assert_eq!((last.kind, &last.payload[..]), (DATA, &b"ok"[..]));
+    client.end().await;
     assert_eq!(router.exited().await.code(), Some(0));
 }
 

@@ -17,6 +17,7 @@ mod door;
 mod drain;
 mod echo;
 mod explain;
+mod files;
 mod http1;
 mod http2;
 mod http2_abuse;

@@ -436,3 +436,35 @@ async fn a_server_behind_its_own_door_is_a_loop_and_no_storm() {
     assert_eq!(answer.status, StatusCode::LOOP_DETECTED);
     assert_eq!(cell.seen(), 0);
 }
+
+#[tokio::test]
+async fn trailers_say_no_more_of_a_client_than_its_head_may() {
+    let (auth, cell) = (ScriptedCell::listen().await, ScriptedCell::listen().await);
+    let mut entry = at(cell.addr());
+    entry["sign_in"] = json!({
+        "forward": format!("http://{}/verify", auth.addr()), "copy_headers": ["remote-groups"],
+    });
+    let router = Router::start(options(json!({ "alice": entry }))).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    client
+        .write(format!(
+            "POST / HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+             remote-groups: admins\r\nremote_user: root\r\ncell-user: root\r\nx-sum: 1\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+    let (mut server, _) = auth.request().await;
+    server
+        .write("HTTP/1.1 204 No Content\r\nremote-user: alice\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut upstream, head) = cell.request().await;
+    assert!(head.contains("cell-user: alice\r\n"), "{head}");
+    assert_eq!(upstream.chunk().await.unwrap(), b"hello");
+    assert_eq!(upstream.chunk().await.unwrap(), b"");
+    let trailers = [
+        upstream.line().await.unwrap(),
+        upstream.line().await.unwrap(),
+    ];
+    assert_eq!(trailers, ["x-sum: 1", ""]);
+}

@@ -73,6 +73,7 @@ pub fn holds(data: &[u8]) {
         replayed_by_us: choices.flag(),
         signed_in: choices.flag(),
         names_another_path: false,
+        without_file: false,
         looped: choices.flag(),
         visitor,
         replay_max_bytes: 1_000_000,

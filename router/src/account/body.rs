@@ -14,6 +14,7 @@ use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::file::Sent;
 use super::pace::Taking;
 use super::record::{Ending, Record};
 use crate::http1;
@@ -183,6 +184,8 @@ pub enum Cut {
     Untaken(u64),
     /// It is longer than so many bytes.
     TooLarge(u64),
+    /// It is a file that cannot be read on.
+    File(std::io::Error),
 }
 
 impl fmt::Display for Cut {
@@ -193,6 +196,7 @@ impl fmt::Display for Cut {
             Self::Untaken(rate) => {
                 write!(f, "body taken slower than {rate} bytes per second")
             }
+            Self::File(_) => f.write_str("the file cannot be read on"),
             Self::TooLarge(most) => write!(f, "body longer than {most} bytes"),
             Self::Stalled(after) => write!(f, "no byte of body for {} ms", after.as_millis()),
         }
@@ -203,6 +207,7 @@ impl std::error::Error for Cut {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Gone(error) => Some(error),
+            Self::File(error) => Some(error),
             Self::Stalled(_) | Self::Slow(_) | Self::Untaken(_) | Self::TooLarge(_) => None,
         }
     }
@@ -398,6 +403,8 @@ impl<G> Relayed<G> {
                 self.record.error.replace(Some(cut.to_string()));
                 Ending::ClientStalled
             }
+            // No body that is relayed is a file.
+            (_, Cut::File(_)) => Ending::Unreadable,
             (Side::Request, Cut::Stalled(_) | Cut::Slow(_)) => Ending::ClientStalled,
             (Side::Response, Cut::Gone(_)) => Ending::CellCut,
             (Side::Response, Cut::Stalled(_) | Cut::Slow(_) | Cut::TooLarge(_)) => {
@@ -555,6 +562,8 @@ impl<G: Unpin> Body for Relayed<G> {
 pub enum Answer<G = ()> {
     /// The router's own.
     Own(http_body_util::Full<Piece>, Rc<Record>),
+    /// A file of the cell's.
+    File(Box<Sent>),
     /// The cell's.
     Relayed(Relayed<G>),
 }
@@ -568,8 +577,9 @@ pub trait Told {
 impl<G> Told for Answer<G> {
     fn client_stalled(&self) {
         let record = match self {
-            Self::Own(_, record) => record,
-            Self::Relayed(body) => &body.record,
+            Self::Own(_, record) => &**record,
+            Self::File(body) => body.record(),
+            Self::Relayed(body) => &*body.record,
         };
         record.response_ended.set(Ending::ClientStalled);
     }
@@ -601,6 +611,7 @@ impl<G: Unpin> Body for Answer<G> {
                 }
                 Poll::Ready(frame.map(Ok))
             }
+            Self::File(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Relayed(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -608,6 +619,7 @@ impl<G: Unpin> Body for Answer<G> {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body, _) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
             Self::Relayed(body) => body.is_end_stream(),
         }
     }
@@ -615,6 +627,7 @@ impl<G: Unpin> Body for Answer<G> {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body, _) => body.size_hint(),
+            Self::File(body) => body.size_hint(),
             Self::Relayed(body) => body.size_hint(),
         }
     }

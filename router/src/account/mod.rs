@@ -3,6 +3,7 @@
 //! Never holds what must not be logged: no header values but the request's id, no query, no body, no secret.
 
 pub mod body;
+pub mod file;
 pub mod log;
 pub mod pace;
 pub mod record;

@@ -34,6 +34,8 @@ pub enum Ending {
     CellCut,
     /// The cell sent nothing for too long.
     CellStalled,
+    /// It is a file of which less could be read than there was.
+    Unreadable,
     /// The cell answered before it had read all of it.
     NotWanted,
 }
@@ -193,6 +195,7 @@ impl Record {
         let of_body = |ending| match ending {
             Ending::ClientGone | Ending::ClientStalled | Ending::TooLarge => Some(Blame::Client),
             Ending::CellCut | Ending::CellStalled => Some(Blame::Cell),
+            Ending::Unreadable => Some(Blame::Router),
             Ending::None | Ending::Running | Ending::Complete | Ending::NotWanted => None,
         };
         let left = || self.status.get().is_none().then_some(Blame::Client);
@@ -320,6 +323,7 @@ fn ending_name(ending: Ending) -> Option<&'static str> {
         Ending::CellCut => Some("cell_cut"),
         Ending::CellStalled => Some("cell_stalled"),
         Ending::NotWanted => Some("not_wanted"),
+        Ending::Unreadable => Some("unreadable"),
     }
 }
 

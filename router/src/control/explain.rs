@@ -158,7 +158,10 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
         lane: decided.lane(),
         reason: decided.reason(),
         because: because(&decided),
-        to: sent.then(|| destination(placement, &decided)),
+        to: match (&decided, &found.cell.files) {
+            (Decision::Files, Some(files)) => Some(format!("the folder {}", files.folder)),
+            _ => sent.then(|| destination(placement, &decided)),
+        },
         target,
         instruction: instruction(&decided, placement),
         page: page(&decided, found.cell.pages.as_deref()),
@@ -273,13 +276,14 @@ fn wakes(decided: &Decision, placement: &Placement, may_wake: bool) -> Option<&'
         (Decision::Stream(_), Placement::Address { .. }) => {
             Some("nothing can: the cell lives at an address")
         }
-        (Decision::Answer(_) | Decision::Hold | Decision::SignIn, _) => None,
+        (Decision::Answer(_) | Decision::Hold | Decision::SignIn | Decision::Files, _) => None,
     }
 }
 
 fn because(decided: &Decision) -> &'static str {
     use crate::decision::{Malformed, StreamReason};
     match decided {
+        Decision::Files => "there are files at this path that the router serves itself",
         Decision::SignIn => "the client has to sign in before the cell",
         Decision::Hold => "the cell is paused: the request waits until its entry changes",
         Decision::Replay(ReplayKind::Strict { .. }) => {
@@ -326,6 +330,8 @@ fn because(decided: &Decision) -> &'static str {
             Answer::UseHttps(_) => "it comes by plain HTTP, and is to come by https",
             Answer::Disabled => "the cell is disabled",
             Answer::Maintenance(_) => "the cell is in maintenance",
+            Answer::NoSuchFile => "there are only files at this path, and this is none",
+            Answer::FilesOnly => "there are only files at this path, and they are only read",
             Answer::TooLarge => "the body is larger than the cell's entry allows",
             Answer::Full(_) => "the cell has as many requests in flight as its entry allows",
             Answer::BreakerOpen(_) => {
@@ -352,5 +358,62 @@ impl fmt::Display for Explanation {
         row("sends", self.instruction.as_deref())?;
         row("page", self.page.as_deref())?;
         row("wakes", self.wakes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(target: &str, state: &str) -> String {
+        let text = format!(
+            r#"{{"version": 1, "domain": "example.com", "defaults": {{"pages": "p"}}, "cells": {{"alice": {{
+                "address": "h:1", "state": "{state}", "static": {{"folder": "site", "path": "/art"}},
+                "sign_in": {{"basic": "people", "public": ["/open"]}}
+            }}}}}}"#
+        );
+        let registry = Registry::parse(text.as_bytes()).unwrap();
+        let question = Question {
+            method: Method::GET,
+            url: format!("https://alice.example.com{target}")
+                .parse()
+                .unwrap(),
+            headers: HeaderMap::new(),
+            body: BodyLength::None,
+            place: Place::Elsewhere,
+            https_redirect: None,
+            replay_max_bytes: 1_000_000,
+            asleep: false,
+            state: CellState::default(),
+        };
+        let Explanation {
+            lane,
+            reason,
+            signs_in,
+            to,
+            page,
+            ..
+        } = explain(&registry, &question).unwrap();
+        let said = [signs_in, to, page];
+        let said: Vec<_> = said.into_iter().flatten().collect();
+        format!("{lane}/{reason}: {}", said.join("; "))
+    }
+
+    #[test]
+    fn what_stands_before_a_cell_is_explained() {
+        const SIGNS_IN: &str = "with a password of the file people; else 401";
+        assert_eq!(
+            explained("/x", "active"),
+            format!("stream/not_on_fly: {SIGNS_IN}; h:1")
+        );
+        assert_eq!(explained("/open/x", "active"), "stream/not_on_fly: h:1");
+        assert_eq!(
+            explained("/art/x", "paused"),
+            format!("static/static_file: {SIGNS_IN}; the folder site")
+        );
+        assert_eq!(
+            explained("/x", "maintenance"),
+            "answer/maintenance: maintenance.html of the folder p, if it is there"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::hash::Hash;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::pages;
@@ -107,6 +107,7 @@ struct Named {
     trust: HashMap<TrustSource, Arc<Trust>>,
     pages: HashMap<Arc<str>, Arc<Pages>>,
     passwords: HashMap<Arc<str>, Arc<Passwords>>,
+    folders: HashMap<Arc<str>, Arc<PathBuf>>,
     faults: Vec<Fault>,
 }
 
@@ -142,6 +143,11 @@ impl Named {
             {
                 miss("sign_in", why);
             }
+            if let Some(source) = cell.files.as_ref().map(|files| &files.folder)
+                && let Err(why) = once(&mut self.folders, source, || files(source, folder))
+            {
+                miss("static", why);
+            }
         }
         if let Some(source) = registry.pages()
             && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
@@ -173,6 +179,11 @@ impl Named {
                 let kept = self.passwords.entry(Arc::clone(source));
                 kept.or_insert_with(passwords);
             }
+            if let (Some(files), Some(folder)) = (&cell.files, last.folder(cell)) {
+                let folder = || Arc::clone(folder);
+                let kept = self.folders.entry(Arc::clone(&files.folder));
+                kept.or_insert_with(folder);
+            }
         }
     }
 
@@ -185,6 +196,7 @@ impl Named {
             trust: self.trust,
             pages: self.pages,
             passwords: self.passwords,
+            folders: self.folders,
         }
     }
 }
@@ -239,6 +251,19 @@ fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Refusal> {
             .map_err(|why| refuse(format!("the file {path}: {why}"))),
         TrustSource::Key(pin) => Trust::key(*pin).map_err(refuse),
     }
+}
+
+fn files(source: &str, folder: &Path) -> Result<PathBuf, Refusal> {
+    let path = folder.join(source);
+    let why = match fs::metadata(&path) {
+        Ok(found) if found.is_dir() => return Ok(path),
+        Ok(_) => "it is no folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Refusal {
+        what: format!("the folder {source}: {why}"),
+        fix: MEND_FILE.to_owned(),
+    })
 }
 
 fn passwords(source: &str, folder: &Path) -> Result<Passwords, Refusal> {

@@ -80,6 +80,8 @@ pub struct Facts<'a> {
     pub signed_in: bool,
     /// Whether it names another path beside its own, which a cell might take for it.
     pub names_another_path: bool,
+    /// Whether it is known that there is no file for it. Set by who has looked.
+    pub without_file: bool,
     /// Whether `Via` says that this very router has seen the request before.
     pub looped: bool,
     /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
@@ -131,6 +133,7 @@ impl<'a> Facts<'a> {
             replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
             signed_in: false,
+            without_file: false,
             names_another_path: sign_in::names_another_path(&parts.headers),
             visitor: visitor::is_visitor(&parts.headers),
             looped: passed(&parts.headers, surroundings.pseudonym),

@@ -16,7 +16,9 @@ pub use facts::{BodyLength, Facts, Malformed, Surroundings};
 pub use page::Page;
 
 use crate::config::Place;
-use crate::registry::{Admission, Cell, Lookup, Placement, Registry, Replay, Route, WakeFor};
+use crate::registry::{
+    Admission, Cell, Lookup, Missing, Placement, Registry, Replay, Route, WakeFor,
+};
 
 /// What changes about a cell while the registry does not, as far as it matters to a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +36,9 @@ pub enum Decision {
     Answer(Answer),
     /// Find out who the client is, then decide again; answer at once if it may not go on.
     SignIn,
+    /// Look for the file at this request's path among those that the router serves for the cell; if there is none, what its
+    /// entry says.
+    Files,
     /// Wait until the cell's entry changes, then decide again.
     Hold,
     /// Relay the request to the cell over the private network.
@@ -63,6 +68,10 @@ pub enum Answer {
     Disabled,
     /// The cell is being worked on; how long until it is worth trying again.
     Maintenance(Duration),
+    /// There is no file for the request, and only files at its path.
+    NoSuchFile,
+    /// There are only files at the path, which are read and not written.
+    FilesOnly,
     /// The body is larger than the cell's entry allows.
     TooLarge,
     /// The cell has as many requests in flight as its entry allows.
@@ -205,8 +214,13 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
         Admission::Paused | Admission::Active if wants_sign_in(facts, found) => {
             return Decision::SignIn;
         }
-        Admission::Paused => return Decision::Hold,
-        Admission::Active => {}
+        Admission::Paused | Admission::Active => {}
+    }
+    if let Some(decided) = file(facts, found) {
+        return decided;
+    }
+    if cell.state == Admission::Paused {
+        return Decision::Hold;
     }
     if let (BodyLength::Known(bytes), Some(most)) = (facts.body, cell.limits.max_body_bytes)
         && bytes > most
@@ -219,6 +233,19 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
             Decision::Answer(Answer::Full(cell.limits.retry_after))
         }
         (decided, _) => decided,
+    }
+}
+
+/// What becomes of a request at the path of files that the router serves; none where it is the cell's all the same.
+fn file(facts: &Facts<'_>, found: &Found<'_>) -> Option<Decision> {
+    let files = found.cell.files.as_ref()?;
+    files.path.rest(&found.path(facts))?;
+    let reads = matches!(*facts.method, http::Method::GET | http::Method::HEAD);
+    match (files.missing, reads, facts.without_file) {
+        (_, true, false) => Some(Decision::Files),
+        (Missing::NotFound, true, true) => Some(Decision::Answer(Answer::NoSuchFile)),
+        (Missing::NotFound, false, _) => Some(Decision::Answer(Answer::FilesOnly)),
+        (Missing::Cell, _, _) => None,
     }
 }
 
@@ -293,6 +320,7 @@ impl Decision {
     pub fn lane(&self) -> &'static str {
         match self {
             Self::Answer(_) | Self::SignIn => "answer",
+            Self::Files => "static",
             Self::Hold => "hold",
             Self::Stream(_) => "stream",
             Self::Replay(_) => "replay",
@@ -305,6 +333,7 @@ impl Decision {
             Self::Answer(answer) => answer.reason(),
             Self::Hold => "paused",
             Self::SignIn => "sign_in_required",
+            Self::Files => "static_file",
             Self::Stream(reason) => reason.name(),
             Self::Replay(ReplayKind::Strict { .. }) => "strict",
             Self::Replay(ReplayKind::Cached { .. }) => "cached",
@@ -325,6 +354,8 @@ impl Answer {
             Self::UseHttps(_) => "use_https",
             Self::Disabled => "disabled",
             Self::Maintenance(_) => "maintenance",
+            Self::NoSuchFile => "static_missing",
+            Self::FilesOnly => "static_read_only",
             Self::TooLarge => "body_too_large",
             Self::Full(_) => "cell_full",
             Self::BreakerOpen(_) => "breaker_open",

@@ -35,13 +35,14 @@ impl Answer {
     pub fn page(self) -> Option<Page> {
         match self {
             Self::Up => None,
-            Self::NoSuchCell | Self::Reserved => Some(Page::NotFound),
+            Self::NoSuchCell | Self::Reserved | Self::NoSuchFile => Some(Page::NotFound),
             Self::Maintenance(_) => Some(Page::Maintenance),
             Self::Malformed(_)
             | Self::AmbiguousPath
             | Self::Loop
             | Self::UseHttps(_)
             | Self::Disabled
+            | Self::FilesOnly
             | Self::TooLarge
             | Self::Full(_)
             | Self::BreakerOpen(_) => Some(Page::Error),

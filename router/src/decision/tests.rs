@@ -22,6 +22,9 @@ const REGISTRY: &str = r#"{
     "members":  { "machine": "3d8d9e67c2e12c", "replay": "cached", "paths": [{"prefix": "/m", "strip": true}],
                   "sign_in": { "basic": "f", "public": ["/open"] } },
     "resting":  { "machine": "3d8d9e67c2e12d", "state": "paused", "sign_in": { "basic": "f" } },
+    "pictures": { "machine": "3d8d9e67c2e12f", "replay": "cached", "static": { "folder": "f", "path": "/art" } },
+    "mixed":    { "machine": "3d8d9e67c2e130", "state": "paused", "static": { "folder": "f", "missing": "cell" } },
+    "secret":   { "machine": "3d8d9e67c2e131", "sign_in": { "basic": "f" }, "static": { "folder": "f" } },
     "closed":   { "machine": "3d8d9e67c2e12e", "state": "maintenance", "sign_in": { "basic": "f" } },
     "small":    { "machine": "3d8d9e67c2e12a", "max_body_bytes": 10 }
   }
@@ -46,6 +49,8 @@ struct Row {
     https_at: Option<u16>,
     replayed_by_us: bool,
     signed_in: bool,
+    method: http::Method,
+    without_file: bool,
     in_flight: u32,
     refused_for: Option<Duration>,
 }
@@ -62,6 +67,8 @@ impl Row {
             https_at: None,
             replayed_by_us: false,
             signed_in: false,
+            method: http::Method::GET,
+            without_file: false,
             in_flight: 0,
             refused_for: None,
         }
@@ -107,6 +114,7 @@ impl Row {
     fn decision(self) -> Decision {
         let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
         let mut head = head(self.target);
+        head.method = self.method;
         head.headers.insert("host", self.host.parse().unwrap());
         for (name, value) in &self.headers {
             head.headers.append(*name, value.parse().unwrap());
@@ -123,6 +131,7 @@ impl Row {
         };
         facts.replayed_by_us = self.replayed_by_us;
         facts.signed_in = self.signed_in;
+        facts.without_file = self.without_file;
         match resolve(&registry, &facts) {
             Ok(found) => decide(
                 &facts,
@@ -192,6 +201,18 @@ rows! {
     maintenance_is_for_everybody: Row::to("closed.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(30)));
     https_comes_before_the_password: Row::to("members.example.com").plain() => Decision::Answer(Answer::UseHttps(443));
     sign_in_comes_before_full_and_broken: Row { refused_for: LEFT, in_flight: u32::MAX, ..Row::to("members.example.com") } => Decision::SignIn;
+
+    a_file_is_looked_for: Row::to("pictures.example.com").at("/art/x.png") => Decision::Files;
+    a_file_is_looked_for_where_its_head_is_asked_for: Row { method: http::Method::HEAD, ..Row::to("pictures.example.com").at("/art") } => Decision::Files;
+    a_file_is_looked_for_without_a_place_or_a_breaker: Row { refused_for: LEFT, in_flight: u32::MAX, ..Row::to("pictures.example.com").at("/art/") } => Decision::Files;
+    what_is_no_file_is_nothing: Row { without_file: true, ..Row::to("pictures.example.com").at("/art/x") } => Decision::Answer(Answer::NoSuchFile);
+    files_are_not_written: Row { method: http::Method::PUT, ..Row::to("pictures.example.com").at("/art/x") } => Decision::Answer(Answer::FilesOnly);
+    beside_its_files_the_cell_is_asked: Row::to("pictures.example.com").at("/artful") => Decision::Replay(ReplayKind::Cached { ttl: Duration::from_secs(60) });
+    a_file_of_a_paused_cell_is_looked_for: Row::to("mixed.example.com") => Decision::Files;
+    what_is_no_file_may_be_the_cells: Row { without_file: true, ..Row::to("mixed.example.com") } => Decision::Hold;
+    what_is_written_may_be_the_cells: Row { method: http::Method::POST, ..Row::to("mixed.example.com") } => Decision::Hold;
+    files_are_for_those_who_sign_in: Row::to("secret.example.com").at("/x") => Decision::SignIn;
+    files_are_for_those_who_have: Row::to("secret.example.com").at("/x").signed_in() => Decision::Files;
 
     elsewhere_everything_streams: Row { place: Place::Elsewhere, through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotOnFly);
     past_the_edge_everything_streams: Row { through_edge: false, ..Row::to("strict.example.com") } => Decision::Stream(StreamReason::NotThroughEdge);

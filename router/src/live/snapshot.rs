@@ -2,6 +2,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub trust: HashMap<TrustSource, Arc<Trust>>,
     /// The pages from each folder that an entry names.
     pub pages: HashMap<Arc<str>, Arc<Pages>>,
+    /// Where each folder of files is that an entry names.
+    pub folders: HashMap<Arc<str>, Arc<PathBuf>>,
     /// The passwords from each file that an entry names.
     pub passwords: HashMap<Arc<str>, Arc<Passwords>>,
 }
@@ -45,6 +48,11 @@ impl Snapshot {
     /// The passwords of a cell, if its clients sign in with one.
     pub fn passwords(&self, cell: &Cell) -> Option<&Arc<Passwords>> {
         self.passwords.get(cell.sign_in.as_ref()?.file()?)
+    }
+
+    /// Where the files of a cell are, if the router serves some.
+    pub fn folder(&self, cell: &Cell) -> Option<&Arc<PathBuf>> {
+        self.folders.get(&cell.files.as_ref()?.folder)
     }
 
     /// The operator's own pages for requests of a cell; of no cell, those for all.

@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod dial;
+pub mod files;
 pub mod hold;
 pub mod http2;
 pub mod identity;

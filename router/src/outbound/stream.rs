@@ -63,6 +63,7 @@ impl Lease {
             | Ending::TooLarge
             | Ending::CellCut
             | Ending::CellStalled
+            | Ending::Unreadable
             | Ending::NotWanted => drop(self.channel),
         }
     }
@@ -461,6 +462,7 @@ async fn attempt(
             | Ending::Complete
             | Ending::CellCut
             | Ending::CellStalled
+            | Ending::Unreadable
             | Ending::NotWanted => StreamError::Broken(error),
         }),
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::Files;
 use super::host::HostRule;
 use super::name::{AppName, CellName, MachineId};
 use super::path::PathPrefix;
@@ -42,6 +43,8 @@ pub struct Cell {
     /// How clients sign in before they reach it; none means not at all. One allocation for all cells for which it is the
     /// same.
     pub sign_in: Option<Arc<SignIn>>,
+    /// The files that the router serves itself. One allocation for all cells for which they are the same.
+    pub files: Option<Arc<Files>>,
     /// Which requests wake it.
     pub wake_for: WakeFor,
     /// The hosts it answers at besides its subdomain, in the order of the file.

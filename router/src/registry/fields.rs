@@ -50,6 +50,7 @@ pub(super) enum Key {
     MayReplay,
     Pages,
     SignIn,
+    Static,
     Prefix,
     Strip,
     Env,
@@ -65,10 +66,14 @@ pub(super) enum Key {
     UserFrom,
     CopyHeaders,
     Public,
+    Folder,
+    FilesPath,
+    Missing,
+    MaxAge,
 }
 
 /// How many keys there are.
-pub(super) const KEYS: usize = Key::Public as usize + 1;
+pub(super) const KEYS: usize = Key::MaxAge as usize + 1;
 
 /// An object of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +92,8 @@ pub(super) enum Scope {
     Tls,
     /// How clients sign in.
     SignIn,
+    /// Files that the router serves.
+    Static,
 }
 
 /// One key of the format.

@@ -17,6 +17,7 @@
 mod cell;
 pub mod edit;
 mod fields;
+mod files;
 mod host;
 mod index;
 mod json;
@@ -35,11 +36,12 @@ pub use self::cell::{
     Admission, Cell, Identity, Limits, PathRule, Placement, Protocol, Replay, SecretSource, Tls,
     TrustSource, WakeFor,
 };
+pub use self::files::{Files, Missing};
 pub use self::host::{HostFault, HostName, HostRule};
 pub use self::index::{Lookup, Registry, Route};
 pub use self::name::{AppName, CellName, MachineId};
 pub use self::path::{PathFault, PathPrefix};
 pub use self::problem::{Fault, Flag, Problem, Refusal};
 pub use self::schema::schema;
-pub use self::sign_in::{PublicPath, SignIn, SignInBy};
+pub use self::sign_in::{PlainPath, SignIn, SignInBy};
 pub use self::version::{NoVersion, Version};

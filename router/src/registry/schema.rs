@@ -29,6 +29,7 @@ pub fn schema() -> String {
             "path": Value::Object(required(object(Scope::Path), Key::Prefix)),
             "secret": Value::Object(exactly_one(object(Scope::Secret), Key::Env, Key::File)),
             "sign_in": Value::Object(exactly_one(object(Scope::SignIn), Key::Basic, Key::Forward)),
+            "static": Value::Object(required(object(Scope::Static), Key::Folder)),
             "tls": Value::Object(exactly_one(object(Scope::Tls), Key::Ca, Key::Pin)),
         }),
     );
@@ -145,6 +146,7 @@ fn typed(kind: Kind) -> Map<String, Value> {
         ]})),
         Kind::Object(Scope::Secret) => json!({"$ref": "#/$defs/secret"}),
         Kind::Object(Scope::SignIn) => json!({"$ref": "#/$defs/sign_in"}),
+        Kind::Object(Scope::Static) => json!({"$ref": "#/$defs/static"}),
         Kind::Object(Scope::Tls) => json!({"$ref": "#/$defs/tls"}),
         Kind::Object(_) => json!({"$ref": "#/$defs/defaults"}),
         Kind::Cells => json!({

@@ -11,7 +11,7 @@ use super::problem::{Refusal, quoted};
 
 /// The longest public path, in bytes.
 pub(super) const PUBLIC_MAX: usize = 256;
-/// The pattern of a path that [`PublicPath::parse`] accepts.
+/// The pattern of a path that [`PlainPath::parse`] accepts.
 pub(super) const PUBLIC_PATTERN: &str = r"^/$|^(/(?!\.+(/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+$";
 /// The pattern of a name that [`copied_header`] accepts.
 pub(super) const HEADER_PATTERN: &str = "^[a-z0-9-]+$";
@@ -22,7 +22,7 @@ pub struct SignIn {
     /// Who knows them.
     pub by: SignInBy,
     /// What is for everybody.
-    pub public: Box<[PublicPath]>,
+    pub public: Box<[PlainPath]>,
 }
 
 /// Who knows the clients of a cell.
@@ -73,11 +73,11 @@ impl SignIn {
     }
 }
 
-/// A path that is for everybody, with all below it.
+/// A path, with all below it, that nobody reads in another way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicPath(Box<str>);
+pub struct PlainPath(Box<str>);
 
-impl PublicPath {
+impl PlainPath {
     /// Reads one; `/` is every path.
     ///
     /// # Errors
@@ -88,14 +88,22 @@ impl PublicPath {
             return Ok(Self(text.into()));
         }
         Err(Refusal::new(
-            format!("{} is no path that could be for everybody", quoted(text)),
-            "write whole segments of letters, digits and -._~!$&'()*+,=:@, as in \"/assets\"; what is below is public, too",
+            format!("{} is no plain path", quoted(text)),
+            "write whole segments of letters, digits and -._~!$&'()*+,=:@, as in \"/assets\"; what is below it counts, too",
         ))
     }
 
     fn covers(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(&*self.0);
-        &*self.0 == "/" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.rest(path).is_some()
+    }
+
+    /// What is left of a path that lies at or below this one: nothing, or what begins with a slash.
+    pub fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if &*self.0 == "/" {
+            return path.starts_with('/').then_some(path);
+        }
+        let rest = path.strip_prefix(&*self.0)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     }
 }
 
@@ -171,7 +179,7 @@ mod tests {
     use super::*;
 
     fn public(paths: &[&str], path: &str) -> bool {
-        let public = paths.iter().map(|path| PublicPath::parse(path).unwrap());
+        let public = paths.iter().map(|path| PlainPath::parse(path).unwrap());
         let sign_in = SignIn {
             by: SignInBy::Basic {
                 file: "f".into(),
@@ -245,9 +253,9 @@ mod tests {
         for text in [
             "", "x", "/x/", "//", "/x//y", "/%41", "/..", "/x/.", "/a;b", "/a?b", "/ä",
         ] {
-            assert!(PublicPath::parse(text).is_err(), "{text}");
+            assert!(PlainPath::parse(text).is_err(), "{text}");
         }
-        assert!(PublicPath::parse(&format!("/{}", "x".repeat(PUBLIC_MAX))).is_err());
+        assert!(PlainPath::parse(&format!("/{}", "x".repeat(PUBLIC_MAX))).is_err());
     }
 
     #[test]

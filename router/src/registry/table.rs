@@ -2,9 +2,11 @@
 
 use super::cell::{Admission, Identity, Protocol, ReplayKind, WakeFor};
 use super::fields::{Field, KEYS, Key, Kind, Scope, Unit};
+use super::files::Missing;
 use super::host::{DOMAIN_PATTERN, HOST_MAX};
 use super::name::{APP_PATTERN, LABEL_PATTERN, MACHINE_PATTERN};
 use super::path::{PREFIX_MAX, PREFIX_PATTERN};
+use super::sign_in::{PUBLIC_MAX, PUBLIC_PATTERN};
 
 /// The version of the format that this table describes.
 const VERSION: u64 = 1;
@@ -19,6 +21,7 @@ static STATES: [&str; 4] = words(&Admission::ALL);
 static REPLAYS: [&str; 3] = words(&ReplayKind::ALL);
 static PROTOCOLS: [&str; 2] = words(&Protocol::ALL);
 static IDENTITIES: [&str; 2] = words(&Identity::ALL);
+static MISSING: [&str; 2] = words(&Missing::ALL);
 static WAKE_FOR: [&str; 2] = words(&WakeFor::ALL);
 
 const fn words<T, const N: usize>(all: &[(&'static str, T); N]) -> [&'static str; N] {
@@ -451,6 +454,14 @@ pub(super) static FIELDS: [Field; KEYS] = [
         example: r#"{"basic": "{cell}.htpasswd", "public": ["/assets"]}"#,
     },
     Field {
+        key: Key::Static,
+        name: "static",
+        scopes: BOTH,
+        kind: Kind::Object(Scope::Static),
+        doc: "Files of the cell that the router serves itself, while the cell sleeps or is paused, too. An entry's static stands for that of defaults as a whole.",
+        example: r#"{"folder": "sites/{cell}", "path": "/assets"}"#,
+    },
+    Field {
         key: Key::Prefix,
         name: "prefix",
         scopes: &[Scope::Path],
@@ -609,5 +620,53 @@ pub(super) static FIELDS: [Field; KEYS] = [
         kind: Kind::PublicPaths,
         doc: "Paths, as the cell sees them, that are for everybody, with all below them; / for all. A path that could be read in two ways, or has an escape or a parameter, is not public.",
         example: r#"["/assets", "/webhooks/github"]"#,
+    },
+    Field {
+        key: Key::Folder,
+        name: "folder",
+        scopes: &[Scope::Static],
+        kind: Kind::Text {
+            pattern: Some(r"^[^\u0000-\u001f\u007f]+$"),
+            max: Some(1000),
+            default: None,
+        },
+        doc: "The folder of the files; if its path is relative, beside the registry file. {cell} stands for the cell's name. Nothing outside it is served, and nothing whose name begins with a dot.",
+        example: r#""sites/{cell}""#,
+    },
+    Field {
+        key: Key::FilesPath,
+        name: "path",
+        scopes: &[Scope::Static],
+        kind: Kind::Text {
+            pattern: Some(PUBLIC_PATTERN),
+            max: Some(PUBLIC_MAX),
+            default: Some("/"),
+        },
+        doc: "Where the files are, as the cell sees paths.",
+        example: r#""/assets""#,
+    },
+    Field {
+        key: Key::Missing,
+        name: "missing",
+        scopes: &[Scope::Static],
+        kind: Kind::Choice {
+            words: &MISSING,
+            default: "not_found",
+        },
+        doc: "What becomes of a request for which there is no file. not_found: 404, and 405 for what is neither GET nor HEAD. cell: it is the cell's, which it may wake.",
+        example: r#""cell""#,
+    },
+    Field {
+        key: Key::MaxAge,
+        name: "max_age_s",
+        scopes: &[Scope::Static],
+        kind: Kind::Number {
+            min: 0,
+            max: 31_536_000,
+            default: Some(0),
+            unit: Unit::Seconds,
+        },
+        doc: "For how long clients and caches need not ask again; 0: they ask each time whether the file has changed.",
+        example: "86400",
     },
 ];

@@ -139,6 +139,13 @@ pub fn answer(answer: Answer, sheet: Sheet<'_>) -> Words {
             None,
         ),
         Answer::NoSuchCell => (StatusCode::NOT_FOUND, NOT_FOUND, NOTHING, None),
+        Answer::NoSuchFile => (StatusCode::NOT_FOUND, NOT_FOUND, NOTHING, None),
+        Answer::FilesOnly => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Not like this",
+            "What is here can be read only.",
+            None,
+        ),
         Answer::Up => (StatusCode::OK, "Up", "ok", None),
         Answer::Reserved => (StatusCode::NOT_FOUND, NOT_FOUND, NOTHING, None),
         Answer::Loop => (
@@ -210,6 +217,34 @@ pub fn elsewhere(mut words: Words, location: Option<HeaderValue>) -> Words {
         words.headers_mut().insert(header::LOCATION, location);
     }
     words
+}
+
+/// There is a folder, and its path ends in a slash.
+pub fn folder(location: HeaderValue, sheet: Sheet<'_>) -> Words {
+    let notice = Notice {
+        status: StatusCode::PERMANENT_REDIRECT,
+        reason: "static_folder",
+        title: "Over there",
+        text: "This is a folder; its address ends in a slash.".into(),
+        page: Some(Page::Error),
+        blame: None,
+        retry_after: None,
+    };
+    elsewhere(notice.written(sheet), Some(location))
+}
+
+/// A file could not be read.
+pub fn unreadable(sheet: Sheet<'_>) -> Words {
+    let notice = Notice {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        reason: "static_unreadable",
+        title: NOT_NOW,
+        text: UNREACHABLE.into(),
+        page: Some(Page::Error),
+        blame: Some(Blame::Router),
+        retry_after: None,
+    };
+    notice.written(sheet)
 }
 
 /// What a client hears that has too many connections already, before it has asked anything: a whole answer in HTTP/1.1.
@@ -450,10 +485,14 @@ impl Notice<'_> {
         };
         let mut response = own(self.status, body, self.retry_after, sheet, policy);
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(
-                header::ALLOW,
-                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            );
+            let allowed = if self.reason == Answer::FilesOnly.reason() {
+                "GET, HEAD"
+            } else {
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+            };
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }

@@ -5,7 +5,9 @@ use crate::decision::Malformed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const ANSWERS: [Answer; 12] = [
+const ANSWERS: [Answer; 14] = [
+    Answer::NoSuchFile,
+    Answer::FilesOnly,
     Answer::Malformed(Malformed::Host),
     Answer::Malformed(Malformed::Method),
     Answer::AmbiguousPath,

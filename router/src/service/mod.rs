@@ -1,5 +1,6 @@
 //! One request from start to finish.
 
+mod files;
 mod sign_in;
 
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout};
 
+use self::files::Shelf;
 use self::sign_in::{Check, Pass};
 use crate::account::body::{self, Incoming};
 use crate::account::log::AccessLog;
@@ -62,12 +64,26 @@ enum Outcome {
     Words(Words),
     /// The cell is asked.
     Stream(Course),
+    /// There may be a file.
+    File(Shelf),
     /// The client has to sign in.
     SignIn(Check),
     /// The request waits until the entry of this cell changes.
     Hold(Arc<Cell>),
     /// The request waits until the cell has a place for it.
     Queue(Arc<Cell>),
+}
+
+/// What a request comes to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request goes to its cell, and one more allocation for each would be for the others"
+)]
+enum Reached {
+    /// An answer without the cell.
+    Answer(Box<Response<Body>>),
+    /// The way to the cell.
+    Cell(Course),
 }
 
 /// A request's way to its cell.
@@ -92,8 +108,8 @@ impl Service {
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
         let audience = Audience::of(&head, body.is_end_stream());
         let answered = match self.decide(&head, &body, peer, audience, &record).await {
-            Ok(Ok(course)) => self.stream(head, body, peer, course, &record).await,
-            Ok(Err(words)) => Ok(words.map(|words| Body::own(words, Rc::clone(&record)))),
+            Ok(Reached::Cell(course)) => self.stream(head, body, peer, course, &record).await,
+            Ok(Reached::Answer(answer)) => Ok(*answer),
             Err(failed) => Err(failed),
         };
         let response = answered.unwrap_or_else(|(error, retry_after)| {
@@ -148,15 +164,21 @@ impl Service {
         refuse(answer, audience, record, self.pages(record).as_ref())
     }
 
-    /// Resolves and decides, holding the request while its cell is paused: the way to the cell, or the router's words.
+    /// Resolves and decides, finding out who the client is and holding the request while its cell is paused: the way to the
+    /// cell, or an answer.
     async fn decide(
         &self,
         head: &Parts,
         body: &Incoming,
         peer: Peer,
         audience: Audience,
-        record: &Record,
-    ) -> Result<Result<Course, Words>, Failed> {
+        record: &Rc<Record>,
+    ) -> Result<Reached, Failed> {
+        let own = |words: Words| {
+            Reached::Answer(Box::new(
+                words.map(|words| Body::own(words, Rc::clone(record))),
+            ))
+        };
         let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
         let surroundings = Surroundings {
             through_edge: peer.trusted && self.config.place != Place::Elsewhere,
@@ -167,11 +189,11 @@ impl Service {
             replay_max_bytes: self.config.replay_max_bytes,
             pseudonym: &self.config.pseudonym,
         };
-        let facts = match Facts::read(head, length, &surroundings) {
+        let mut facts = match Facts::read(head, length, &surroundings) {
             Ok(facts) => facts,
             Err(fault) => {
                 record.blame.set(Some(Blame::Client));
-                return Ok(Err(self.refuse_by(
+                return Ok(own(self.refuse_by(
                     Answer::Malformed(fault),
                     audience,
                     record,
@@ -185,10 +207,17 @@ impl Service {
             let outcome =
                 self.decide_once(head, &facts, audience, record, pass.as_ref(), place.take());
             let cell = match outcome {
-                Outcome::Words(words) => return Ok(Err(words)),
+                Outcome::Words(words) => return Ok(own(words)),
                 Outcome::Stream(mut course) => {
                     course.signed_in = pass.map(|pass| pass.signed_in);
-                    return Ok(Ok(course));
+                    return Ok(Reached::Cell(course));
+                }
+                Outcome::File(shelf) => {
+                    if let Some(file) = self.file(head, audience, record, shelf).await {
+                        return Ok(Reached::Answer(Box::new(file)));
+                    }
+                    facts.without_file = true;
+                    continue;
                 }
                 Outcome::SignIn(check) => {
                     match self.sign_in(head, peer, audience, record, check).await {
@@ -196,7 +225,7 @@ impl Service {
                         Err(failure) => {
                             record.reason.set(failure.reason);
                             record.blame.set(failure.blame);
-                            return Ok(Err(failure.words));
+                            return Ok(own(failure.words));
                         }
                     }
                     continue;
@@ -217,7 +246,7 @@ impl Service {
                     }
                     let full = Answer::Full(limits.retry_after);
                     record.lane.set("answer");
-                    return Ok(Err(self.refuse_by(full, audience, record)));
+                    return Ok(own(self.refuse_by(full, audience, record)));
                 }
                 Outcome::Hold(cell) => cell,
             };
@@ -272,6 +301,20 @@ impl Service {
         record.reason.set(decided.reason());
         match decided {
             Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
+            Decision::Files => match (&found.cell.files, snapshot.folder(found.cell)) {
+                (Some(files), Some(folder)) => Outcome::File(Shelf {
+                    cell: Arc::clone(found.cell),
+                    files: Arc::clone(files),
+                    folder: Arc::clone(folder),
+                    rest: files
+                        .path
+                        .rest(&found.path(&facts))
+                        .unwrap_or_default()
+                        .to_owned(),
+                }),
+                // They are looked for only where there are some.
+                _ => Outcome::Words(refuse(Answer::NoSuchFile)),
+            },
             Decision::SignIn => match &found.cell.sign_in {
                 Some(sign_in) => Outcome::SignIn(Check {
                     cell: Arc::clone(found.cell),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::{self, read_files};
 use super::folder::{self, read_path};
 use super::lists::{read_host_rules, read_path_rules};
 use super::object::{Settings, default_choice, default_flag, default_number, default_text, refuse};
@@ -44,6 +45,7 @@ pub(super) struct Defaults<'t> {
     tls: Option<tls::Template>,
     pages: Option<folder::Template>,
     sign_in: Option<sign_in::Template>,
+    files: Option<files::Template>,
     /// Every app that has been named, so that equal names share one allocation.
     pub(super) apps: HashSet<AppName>,
 }
@@ -67,6 +69,7 @@ impl<'t> Defaults<'t> {
             tls: read_tls(&settings, place, report),
             pages: read_path(&settings, Key::Pages, place, report),
             sign_in: read_sign_in(&settings, place, report),
+            files: read_files(&settings, place, report),
             settings,
             apps,
         }
@@ -110,6 +113,7 @@ pub(super) fn read_entry<'t>(
     let own_tls = read_tls(&own, place, report);
     let own_pages = read_path(&own, Key::Pages, place, report);
     let own_sign_in = read_sign_in(&own, place, report);
+    let own_files = read_files(&own, place, report);
     let hosts = read_host_rules(&own, place, report);
     let paths = read_path_rules(&own, place, report);
     let good = report.count() == before;
@@ -143,6 +147,10 @@ pub(super) fn read_entry<'t>(
                 .as_ref()
                 .or(defaults.sign_in.as_ref())
                 .and_then(|template| template.for_cell(name)),
+            files: own_files
+                .as_ref()
+                .or(defaults.files.as_ref())
+                .map(|template| template.for_cell(name)),
             wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
             hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
             paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),

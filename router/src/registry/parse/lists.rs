@@ -10,7 +10,7 @@ use crate::registry::host::{HostName, HostRule};
 use crate::registry::json::{self, Shape};
 use crate::registry::path::PathPrefix;
 use crate::registry::problem::{Place, Refusal, Report};
-use crate::registry::sign_in::{PublicPath, copied_header};
+use crate::registry::sign_in::{PlainPath, copied_header};
 
 /// Good items, each with its index and where it is written.
 pub(super) type Items<'t, T> = Vec<(usize, T, &'t str)>;
@@ -54,9 +54,9 @@ pub(super) fn read_public_paths<'t>(
     own: &Settings<'t>,
     place: Place<'_>,
     report: &mut Report<'t>,
-) -> Items<'t, PublicPath> {
+) -> Items<'t, PlainPath> {
     read(own, Key::Public, place, report, |json, place, report| {
-        read_text(json, place, report, PublicPath::parse)
+        read_text(json, place, report, PlainPath::parse)
     })
 }
 

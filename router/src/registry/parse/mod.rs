@@ -6,6 +6,7 @@
 mod beside;
 mod claims;
 mod entry;
+mod files;
 mod folder;
 mod lists;
 mod object;

@@ -302,6 +302,7 @@ fn belongs(scopes: &[Scope]) -> &'static str {
         Some(Scope::Secret) => "into secret",
         Some(Scope::Tls) => "into tls",
         Some(Scope::SignIn) => "into sign_in",
+        Some(Scope::Static) => "into static",
         Some(Scope::Root) | None => "to the file's outermost object",
     }
 }

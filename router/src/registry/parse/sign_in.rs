@@ -11,14 +11,14 @@ use super::object::{Settings, default_flag, default_number, default_text, refuse
 use crate::registry::fields::{Key, Scope};
 use crate::registry::name::CellName;
 use crate::registry::problem::{Place, Refusal, Report};
-use crate::registry::sign_in::{PublicPath, SignIn, SignInBy, copied_header, forward_url};
+use crate::registry::sign_in::{PlainPath, SignIn, SignInBy, copied_header, forward_url};
 
 const CELL: &str = "{cell}";
 
 /// What is written of it, before `{cell}` is replaced.
 pub(super) struct Template {
     by: By,
-    public: Box<[PublicPath]>,
+    public: Box<[PlainPath]>,
     /// Where it is the same for all cells.
     for_all: Option<Arc<SignIn>>,
 }

@@ -54,13 +54,16 @@ refused! {
     challenge_without_a_secret: cells(r#""a": {"address": "h:1", "identity": "challenge"}"#) => "$.cells.a.identity", "it has no secret to answer with; give it a \"secret\"";
     challenge_for_all_and_one_without_a_secret: root(r#""defaults": {"identity": "challenge"}, "cells": {"a": {"address": "h:1"}}"#) => "$.cells.a.identity", "it has no secret";
     pages_at_an_empty_path: cells(r#""a": {"address": "h:1", "pages": ""}"#) => "$.cells.a.pages", "this is no path";
+    static_without_a_folder: cells(r#""a": {"address": "h:1", "static": {"path": "/x"}}"#) => "$.cells.a.static", "not said where the files are";
+    static_at_a_path_in_disguise: cells(r#""a": {"address": "h:1", "static": {"folder": "f", "path": "/x/"}}"#) => "$.cells.a.static.path", "is no plain path";
+    static_with_a_bad_word: cells(r#""a": {"address": "h:1", "static": {"folder": "f", "missing": "cells"}}"#) => "$.cells.a.static.missing", "did you mean \"cell\"";
     sign_in_by_nobody: cells(r#""a": {"address": "h:1", "sign_in": {}}"#) => "$.cells.a.sign_in", "not said who knows the clients";
     sign_in_by_two: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "forward": "http://a/"}}"#) => "$.cells.a.sign_in.forward", "both basic and forward";
     sign_in_by_another_scheme: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "https://a/"}}"#) => "$.cells.a.sign_in.forward", "no URL that can be asked";
     sign_in_with_a_strays_key: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "timeout_ms": 50}}"#) => "$.cells.a.sign_in.timeout_ms", "only beside \"forward\"";
     sign_in_with_a_stray_realm: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "http://a/", "realm": "x"}}"#) => "$.cells.a.sign_in.realm", "only beside \"basic\"";
     sign_in_with_a_bad_realm: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "realm": "a\"b"}}"#) => "$.cells.a.sign_in.realm", "no name of a realm";
-    sign_in_with_a_public_path_in_disguise: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "public": ["/a", "/%61"]}}"#) => "$.cells.a.sign_in.public[1]", "is no path that could be for everybody";
+    sign_in_with_a_public_path_in_disguise: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "public": ["/a", "/%61"]}}"#) => "$.cells.a.sign_in.public[1]", "is no plain path";
     sign_in_that_copies_a_signature: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "http://a/", "copy_headers": ["cell-signature"]}}"#) => "$.cells.a.sign_in.copy_headers[0]", "is no field that a cell may get";
     sign_in_as_a_flag: cells(r#""a": {"address": "h:1", "sign_in": false}"#) => "$.cells.a.sign_in", "stands where an object belongs";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::registry;
 use crate::registry::{
-    Admission, Identity, Placement, Protocol, Replay, SecretSource, SignInBy, TrustSource,
+    Admission, Identity, Missing, Placement, Protocol, Replay, SecretSource, SignInBy, TrustSource,
 };
 
 const MACHINE: &str = r#""machine": "3d8d9e67c2e123""#;
@@ -311,4 +311,33 @@ fn a_sign_in_is_a_cells_own_as_a_whole_or_that_for_all() {
         (user_from.as_str(), copy[0].as_str()),
         ("remote-user", "remote-groups")
     );
+}
+
+#[test]
+fn files_are_a_cells_own_or_those_for_all() {
+    for (defaults, own, expected) in [
+        ("", "", None),
+        (
+            r#""static": {"folder": "f"}"#,
+            "",
+            Some(("f", Some("/x/y"), Missing::NotFound, 0)),
+        ),
+        (
+            r#""static": {"folder": "f"}"#,
+            r#", "static": {"folder": "s/{cell}", "path": "/x", "missing": "cell", "max_age_s": 9}"#,
+            Some(("s/my-cell", Some("/y"), Missing::Cell, 9)),
+        ),
+        (
+            r#""static": {"folder": "{cell}", "path": "/z"}"#,
+            "",
+            Some(("my-cell", None, Missing::NotFound, 0)),
+        ),
+    ] {
+        let cell = cell(defaults, &format!(r#""address": "h:1"{own}"#));
+        let files = cell.files.as_deref().map(|files| {
+            let rest = files.path.rest("/x/y");
+            (&*files.folder, rest, files.missing, files.max_age.as_secs())
+        });
+        assert_eq!(files, expected);
+    }
 }
