@@ -42,6 +42,32 @@ pub enum Verdict {
     Busy,
 }
 
+/// A check that is under way, counted against its client; counted out on drop, unless it has failed.
+struct Guess {
+    sign_ins: Arc<SignIns>,
+    client: IpAddr,
+    failed: bool,
+}
+
+impl Guess {
+    /// Whether it fitted.
+    fn judge(mut self, fits: bool, seal: Seal) -> bool {
+        if fits {
+            self.sign_ins.remember(seal);
+        }
+        self.failed = !fits;
+        fits
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        if !self.failed {
+            self.sign_ins.earn(self.client);
+        }
+    }
+}
+
 /// What was signed in with, as nobody can undo it: a MAC of hash, name and password.
 type Seal = [u8; 32];
 
@@ -82,30 +108,27 @@ impl SignIns {
         }
         let client = client(ip);
         // Taken before it is known to fail, so that many at once are no more than one after the other.
-        if let Err(wait) = self.spend(client) {
-            return Verdict::TooOften(wait);
-        }
+        let guess = match self.spend(client) {
+            Ok(()) => Guess {
+                sign_ins: Arc::clone(self),
+                client,
+                failed: false,
+            },
+            Err(wait) => return Verdict::TooOften(wait),
+        };
         let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else {
-            self.earn(client);
             return Verdict::Busy;
         };
         let Ok(Ok(place)) = timeout(WAITING, Arc::clone(&self.places).acquire_owned()).await else {
-            self.earn(client);
             return Verdict::Busy;
         };
         if there && self.is_known(&seal) {
-            self.earn(client);
             return Verdict::Fits;
         }
-        let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_vec());
+        let (hash, password) = (Arc::clone(hash), password.to_vec());
         let checked = tokio::task::spawn_blocking(move || {
-            let fits = hash.fits(&password) && there;
-            if fits {
-                this.remember(seal);
-                this.earn(client);
-            }
-            drop((place, queued));
-            fits
+            let _places = (place, queued);
+            guess.judge(hash.fits(&password) && there, seal)
         });
         match checked.await {
             Ok(true) => Verdict::Fits,
@@ -258,6 +281,18 @@ mod tests {
         assert_eq!(sign_ins.spend(ELSEWHERE), Ok(()));
         sign_ins.earn(ELSEWHERE);
         assert_eq!(lock(&sign_ins.failures).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_the_check_has_not_failed() {
+        let (sign_ins, passwords) = (sign_ins(1), alice());
+        let place = sign_ins.places.try_acquire().unwrap();
+        let mut check = Box::pin(sign_ins.check(HOME, &passwords, "alice", b"wrong"));
+        let waits = futures_util::FutureExt::now_or_never(&mut check);
+        assert_eq!((waits, lock(&sign_ins.failures).len()), (None, 1));
+        drop(check);
+        assert!(lock(&sign_ins.failures).is_empty());
+        drop(place);
     }
 
     #[tokio::test]
