@@ -140,6 +140,11 @@ impl S3 {
         this
     }
 
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What a program that reads and writes there has in its environment.
     pub fn writer(&self) -> Vec<(String, String)> {
         self.variables(WRITER)

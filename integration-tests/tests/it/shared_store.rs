@@ -9,7 +9,9 @@ use integration_tests::s3::{Asked, BUCKET, Carried, Fault, S3};
 use integration_tests::{Binaries, Router, RouterOptions, client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::cell_tls::Authority;
 use crate::scene::{at, registry, said};
 
 const NAME: &str = "s3:///prod/registry.json";
@@ -636,4 +638,58 @@ async fn a_name_that_means_no_bucket_is_refused_at_start() {
         assert!(!status.success() && said.contains(part), "{name}: {said}");
     }
     assert_eq!(BUCKET, "cells");
+}
+
+#[tokio::test]
+async fn a_store_is_believed_by_its_certificate() {
+    let s3 = store(&["alice"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, file) = (Authority::new(), folder.path().join("ca.pem"));
+    authority.write(&file);
+    let (acceptor, _) = authority.certify("localhost");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let address = s3.addr();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(socket).await?;
+                let mut store = TcpStream::connect(address).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut store).await
+            });
+        }
+    });
+    let mut secure = options(s3.writer());
+    secure
+        .env
+        .insert("AWS_ENDPOINT_URL_S3".to_owned(), endpoint);
+    let (status, said) = Router::refused(RouterOptions {
+        env: secure.env.clone(),
+        ..options(Vec::new())
+    })
+    .await;
+    assert!(
+        !status.success() && said.contains("UnknownIssuer"),
+        "{said}"
+    );
+    secure.env.insert(
+        "AWS_CA_BUNDLE".to_owned(),
+        file.to_str().unwrap().to_owned(),
+    );
+    let router = Router::start(secure).await;
+    done(&s3, &["cell", "add", "bob", "address=127.0.0.1:1"]).await;
+    loaded(&router, 2).await;
+    let mut nothing = options(s3.writer());
+    nothing
+        .env
+        .insert("AWS_CA_BUNDLE".to_owned(), "/nowhere.pem".to_owned());
+    let (status, said) = Router::refused(nothing).await;
+    assert!(
+        !status.success() && said.contains("AWS_CA_BUNDLE: /nowhere.pem"),
+        "{said}"
+    );
 }
