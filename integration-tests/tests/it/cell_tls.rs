@@ -21,22 +21,22 @@ use crate::scene::{HOST, at, options, said};
 const FOUND: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// An authority that signs certificates for cells.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap());
         Self(issuer.unwrap())
     }
 
-    fn write(&self, file: &Path) {
+    pub(crate) fn write(&self, file: &Path) {
         std::fs::write(file, self.0.pem()).unwrap();
     }
 
     /// What a cell with a certificate for this name accepts with, and the pin of its key.
-    fn certify(&self, name: &str) -> (TlsAcceptor, String) {
+    pub(crate) fn certify(&self, name: &str) -> (TlsAcceptor, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
