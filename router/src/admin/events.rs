@@ -51,6 +51,8 @@ struct Ring {
     /// The number of the first that is kept.
     first: u64,
     kept: VecDeque<News>,
+    /// There has been a look with which the next one is compared: what changes from now on is told.
+    begun: bool,
 }
 
 impl Ring {
@@ -70,6 +72,7 @@ impl Ring {
     fn clear(&mut self) {
         self.first = self.next() + 1;
         self.kept.clear();
+        self.begun = false;
     }
 
     /// The event of this number: `Err` where it is gone, or never was; none where it is still to come.
@@ -107,6 +110,16 @@ impl Feed {
         (epoch.parse() == Ok(self.epoch)).then(|| number.checked_add(1))?
     }
 
+    /// From now on changes are told. Whoever is told to load everything before that could miss one.
+    fn begin(&self) {
+        let number = {
+            let mut ring = lock(&self.ring);
+            ring.begun = true;
+            ring.next()
+        };
+        self.last.send_replace(number);
+    }
+
     fn tell(&self, news: News) {
         let number = {
             let mut ring = lock(&self.ring);
@@ -128,25 +141,22 @@ impl Listener {
         loop {
             // Before the ring is looked at, so that nothing falls in between.
             self.told.borrow_and_update();
-            let (number, news) = {
+            {
                 let ring = lock(&self.feed.ring);
-                match self
-                    .next
-                    .map_or(Err(()), |next| ring.at(next).map(|news| (next, news)))
-                {
-                    Ok((number, news)) => (number + 1, news.map(|news| (number, news))),
-                    Err(()) => {
+                match self.next.map(|next| (next, ring.at(next))) {
+                    Some((at, Ok(Some(news)))) => {
+                        self.next = Some(at + 1);
+                        return Some(self.feed.event(at, news));
+                    }
+                    None | Some((_, Err(()))) if ring.begun => {
                         let before = ring.next();
                         let resync = ("resync", Arc::from("{}"));
                         // It bears the number of the event before the next one.
                         self.next = Some(before);
                         return Some(self.feed.event(before.wrapping_sub(1), resync));
                     }
+                    Some((_, Ok(None) | Err(()))) | None => {}
                 }
-            };
-            if let Some((at, news)) = news {
-                self.next = Some(number);
-                return Some(self.feed.event(at, news));
             }
             self.told.changed().await.ok()?;
         }
@@ -232,7 +242,9 @@ pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
                 feed.tell(("cells", json(&news)));
             }
         }
-        looks = Some((snapshot.version, now));
+        if looks.replace((snapshot.version, now)).is_none() {
+            feed.begin();
+        }
     }
 }
 
