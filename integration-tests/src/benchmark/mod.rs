@@ -12,6 +12,9 @@ use std::io;
 use peers::Peer;
 pub use work::{WORKS, Work};
 
+/// The router comes first among the peers, then these, and then what else is measured.
+const RIVALS: std::ops::Range<usize> = 1..3;
+
 /// What one round of one work cost one peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
@@ -21,8 +24,6 @@ pub struct Cost {
     pub done: u64,
     /// How long it took in nanoseconds.
     pub took: u64,
-    /// The peer's peak resident memory in bytes, since its start.
-    pub peak: u64,
 }
 
 /// One line of the table: a work, and what it cost each peer in each round.
@@ -58,7 +59,6 @@ pub async fn run(peers: &[Peer], works: &[&'static Work], rounds: usize) -> io::
                     busy: peer.busy()? - busy,
                     done,
                     took,
-                    peak: peer.peak()?,
                 };
                 // The first round warms up.
                 if round > 0 {
@@ -66,14 +66,7 @@ pub async fn run(peers: &[Peer], works: &[&'static Work], rounds: usize) -> io::
                 }
             }
         }
-        eprintln!(
-            "{}",
-            row(
-                &peers.iter().map(|peer| peer.name).collect::<Vec<_>>(),
-                work,
-                &costs
-            )
-        );
+        eprintln!("{}", row(work, &costs));
         lines.push(Line { work, costs });
     }
     Ok(lines)
@@ -89,7 +82,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The table as Markdown: medians, and the first peer's ratio to the best other one, round by round.
+/// The table as Markdown: medians, and the router's ratio to the better of nginx and HAProxy, round by round.
 pub fn table(peers: &[Peer], lines: &[Line]) -> String {
     let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
     let mut text = format!(
@@ -98,13 +91,13 @@ pub fn table(peers: &[Peer], lines: &[Line]) -> String {
     );
     let _ = writeln!(text, "|---|{}---|---|", "---|".repeat(peers.len()));
     for line in lines {
-        text.push_str(&row(&names, line.work, &line.costs));
+        text.push_str(&row(line.work, &line.costs));
         text.push('\n');
     }
     text
 }
 
-fn row(names: &[&str], work: &Work, costs: &[Vec<Cost>]) -> String {
+fn row(work: &Work, costs: &[Vec<Cost>]) -> String {
     let each = |cost: &Cost| cost.busy as f64 / cost.done as f64;
     let medians: Vec<_> = costs
         .iter()
@@ -123,13 +116,12 @@ fn row(names: &[&str], work: &Work, costs: &[Vec<Cost>]) -> String {
     let rounds = costs.first().map_or(0, Vec::len);
     let ratios: Vec<_> = (0..rounds)
         .filter_map(|round| {
-            let best = costs[1..].iter().map(|rounds| each(&rounds[round]));
+            let best = costs[RIVALS].iter().map(|rounds| each(&rounds[round]));
             let best = best.min_by(f64::total_cmp)?;
             Some(each(&costs[0][round]) / best)
         })
         .collect();
     let shown: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
     let _ = write!(text, " **{:.2}** | {} |", median(ratios), shown.join(" "));
-    let _ = names;
     text
 }

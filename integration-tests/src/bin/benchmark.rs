@@ -40,11 +40,11 @@ async fn main() -> io::Result<()> {
     let upstream = upstream::start().await?;
     let further: Vec<_> = args.args.iter().map(String::as_str).collect();
     let mut peers = vec![Peer::router(&args.router, upstream, "router", &further).await?];
+    peers.push(Peer::nginx(upstream).await?);
+    peers.push(Peer::haproxy(upstream).await?);
     if let Some(other) = &args.against {
         peers.push(Peer::router(other, upstream, "other build", &further).await?);
     }
-    peers.push(Peer::nginx(upstream).await?);
-    peers.push(Peer::haproxy(upstream).await?);
     let works: Vec<_> = WORKS
         .iter()
         .filter(|work| work.name.contains(&args.only))
