@@ -9,7 +9,7 @@ use integration_tests::{Router, RouterOptions, ScriptedCell};
 use serde_json::{Value, json};
 
 use crate::echo::Echo;
-use crate::scene::{HOST, at, options, said};
+use crate::scene::{HOST, at, options, registry, said};
 use crate::wake::sleeping;
 
 /// `alice` and `secret`, by bcrypt of the least cost.
@@ -236,6 +236,37 @@ async fn a_password_that_is_taken_out_is_out_with_the_reload() {
         ask(&router, Http::One, "/", &[bob]).await.status,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn who_signed_in_by_an_earlier_entry_is_nobody_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let cell = Echo::start("alice").await;
+    for name in ["before", "after"] {
+        std::fs::write(folder.path().join(name), ALICE).unwrap();
+    }
+    let entry = |state: &str, sign_in: Value| {
+        let mut entry = at(cell.address());
+        entry["state"] = json!(state);
+        entry["sign_in"] = sign_in;
+        json!({ "alice": entry })
+    };
+    let paused = RouterOptions {
+        registry_file: Some(folder.path().join("registry.json")),
+        ..options(entry("paused", json!({ "basic": "before" })))
+    };
+    // With room for one, the refusal of either proves that the other has signed in, and waits.
+    let router = Router::start(paused.args(["--max-held", "1"])).await;
+    let asking = || Box::pin(ask(&router, Http::One, "/x", &[RIGHT]));
+    let (refused, held) = futures_util::future::select(asking(), asking())
+        .await
+        .factor_first();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let open = json!({ "basic": "after", "public": ["/"] });
+    router.save(&registry(entry("active", open)));
+    let told = held.await.json();
+    assert_eq!(told["target"], "/x");
+    assert_eq!(sent(&told, "cell-user"), &Value::Null);
 }
 
 #[tokio::test]

@@ -208,10 +208,7 @@ impl Service {
                 self.decide_once(head, &facts, audience, record, pass.as_ref(), place.take());
             let cell = match outcome {
                 Outcome::Words(words) => return Ok(own(words)),
-                Outcome::Stream(mut course) => {
-                    course.signed_in = pass.map(|pass| pass.signed_in);
-                    return Ok(Reached::Cell(course));
-                }
+                Outcome::Stream(course) => return Ok(Reached::Cell(course)),
                 Outcome::File(shelf) => {
                     if let Some(file) = self.file(head, audience, record, shelf).await {
                         return Ok(Reached::Answer(Box::new(file)));
@@ -285,9 +282,11 @@ impl Service {
         let refuse = |answer| refuse(answer, audience, record, pages);
         let keys = snapshot.keys(found.cell);
         let passwords = snapshot.passwords(found.cell);
+        // That of an earlier entry is none: not to be let in by, and not to be told.
+        let pass = pass.filter(|pass| pass.is_for(found.cell, passwords));
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
-            signed_in: pass.is_some_and(|pass| pass.is_for(found.cell, passwords)),
+            signed_in: pass.is_some(),
             ..facts.clone()
         };
         // A place at a cell that the name no longer leads to is none.
@@ -381,7 +380,7 @@ impl Service {
                     target,
                     stripped_prefix,
                     keys: keys.cloned(),
-                    signed_in: None,
+                    signed_in: pass.map(|pass| pass.signed_in.clone()),
                 })
             }
         }
