@@ -28,6 +28,8 @@ pub struct Buffered {
     after: &'static [u8],
     /// Bytes that the socket has taken since the present turn began.
     written: u64,
+    /// From how many bytes on what is read of a body in this turn stays in the kernel.
+    piped: u64,
     /// A write was told that the other end has reset the connection.
     reset: bool,
 }
@@ -48,13 +50,15 @@ impl Buffered {
             data: Piece::default(),
             after: b"",
             written: 0,
+            piped: u64::MAX,
             reset: false,
         }
     }
 
-    /// Begins a turn: counts what is written from now on.
+    /// Begins a turn: counts what is written from now on, and nothing of it stays in the kernel yet.
     pub fn begin(&mut self) {
         self.written = 0;
+        self.piped = u64::MAX;
     }
 
     /// Bytes that the socket has taken in this turn.
@@ -97,6 +101,18 @@ impl Buffered {
     /// Whether its bytes may go through pipes of the kernel.
     pub fn pipes(&self) -> bool {
         self.io.pipes()
+    }
+
+    /// Lets what is to come in this turn stay in the kernel where at least `from` bytes of it are to come at once.
+    pub fn pipe(&mut self, from: u64) {
+        if self.pipes() {
+            self.piped = from;
+        }
+    }
+
+    /// From how many bytes on it does.
+    pub fn piped(&self) -> u64 {
+        self.piped
     }
 
     /// Moves up to `most` bytes, of which none have been read ahead, into a pipe; none at the connection's end. Cancel

@@ -30,8 +30,6 @@ struct State {
     reading: Reading,
     /// Counts requests, so that the body of an earlier one reads nothing of a later one.
     turn: u64,
-    /// From how many bytes on what comes of this body stays in the kernel.
-    piped: u64,
     /// Somebody still holds the body of this turn.
     held: bool,
     /// And has begun to read it: from then on nobody else may.
@@ -49,7 +47,7 @@ struct State {
 
 impl State {
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, BodyError>> {
-        self.reading.poll(&mut self.io, self.piped, context)
+        self.reading.poll(&mut self.io, context)
     }
 
     fn wake_server(&mut self) {
@@ -76,7 +74,6 @@ impl Connection {
             io: Buffered::new(io, ahead),
             reading: Reading::Done,
             turn: 0,
-            piped: u64::MAX,
             held: false,
             begun: false,
             continued: false,
@@ -110,7 +107,7 @@ impl Connection {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
         state.reading = Reading::new(framing);
-        state.piped = u64::MAX;
+        state.io.begin();
         state.held = true;
         state.begun = false;
         state.continued = false;
@@ -158,7 +155,7 @@ impl Connection {
     pub fn take_body_back(&self) {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
-        state.piped = u64::MAX;
+        state.io.pipe(u64::MAX);
         state.held = false;
     }
 
@@ -270,8 +267,8 @@ impl Body {
     /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once.
     pub fn pipe(&self, from: u64) {
         let mut state = self.state.borrow_mut();
-        if state.turn == self.turn && state.io.pipes() {
-            state.piped = from;
+        if state.turn == self.turn {
+            state.io.pipe(from);
         }
     }
 

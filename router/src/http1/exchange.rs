@@ -80,8 +80,6 @@ struct State<B> {
     scanner: Scanner,
     reading: Reading,
     keep_alive: bool,
-    /// From how many bytes on what comes of the answer stays in the kernel.
-    piped: u64,
     /// Whoever waits for more of the answer.
     reader: Option<Waker>,
 }
@@ -256,7 +254,6 @@ where
             scanner: Scanner::default(),
             reading: Reading::Done,
             keep_alive: false,
-            piped: u64::MAX,
             reader: None,
         })))
     }
@@ -345,10 +342,7 @@ pub struct AnswerBody<B>(Exchange<B>);
 impl<B> AnswerBody<B> {
     /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once.
     pub fn pipe(&self, from: u64) {
-        let mut state = self.0.0.borrow_mut();
-        if state.io.pipes() {
-            state.piped = from;
-        }
+        self.0.0.borrow_mut().io.pipe(from);
     }
 }
 
@@ -367,7 +361,7 @@ impl<B> Body for AnswerBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         let state = &mut *self.0.0.borrow_mut();
-        let Poll::Ready(step) = state.reading.poll(&mut state.io, state.piped, context) else {
+        let Poll::Ready(step) = state.reading.poll(&mut state.io, context) else {
             state.reader = Some(context.waker().clone());
             return Poll::Pending;
         };

@@ -98,15 +98,14 @@ impl Reading {
         }
     }
 
-    /// Reads what comes next of it from `from`. Where at least `piped` bytes are to come that are nothing but body, they
-    /// stay in the kernel. Cancel safe.
+    /// Reads what comes next of it from `from`: into memory, or, where enough is to come that is nothing but body (see
+    /// [`Buffered::pipe`]), into a pipe. Cancel safe.
     ///
     /// # Errors
     /// `BodyError`, of which `Over` stands for every look after the first.
     pub fn poll(
         &mut self,
         from: &mut Buffered,
-        piped: u64,
         context: &mut Context<'_>,
     ) -> Poll<Result<Next, BodyError>> {
         let read = loop {
@@ -118,7 +117,7 @@ impl Reading {
                 Err(error) => break Err(error),
             }
             let plain = self.plain();
-            let came = if plain >= piped.max(1) && from.read.is_empty() && pipe::spare() {
+            let came = if plain >= from.piped().max(1) && from.read.is_empty() && pipe::spare() {
                 let most = usize::try_from(plain).unwrap_or(usize::MAX);
                 match ready!(from.poll_pipe(context, most)) {
                     Ok(Some(data)) => {
