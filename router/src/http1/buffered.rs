@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::io::Io;
 use super::piece::Piece;
+use super::scratch::{self, Lent};
 
 /// Bytes that may wait to be written before more is asked of a body.
 const WRITE_AHEAD: usize = 16 * 1024;
@@ -22,6 +23,8 @@ pub struct Buffered {
     io: Box<dyn Io>,
     /// What has been read, and not been taken yet.
     pub read: BytesMut,
+    /// The buffer that parts of it may lie in.
+    lent: Option<Lent>,
     /// Written first, then `data`, then `after`.
     write: BytesMut,
     data: Piece,
@@ -46,6 +49,7 @@ impl Buffered {
         Self {
             io,
             read: ahead,
+            lent: None,
             write: BytesMut::new(),
             data: Piece::default(),
             after: b"",
@@ -75,7 +79,7 @@ impl Buffered {
     /// Lets memory go that an idle connection does not need.
     pub fn rest(&mut self) {
         if self.read.is_empty() {
-            self.read = BytesMut::new();
+            self.forget_read();
         }
         self.write = BytesMut::new();
         self.data = Piece::default();
@@ -86,16 +90,42 @@ impl Buffered {
     /// # Errors
     /// Those of the socket.
     pub fn poll_fill(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
-        if self.read.capacity() - self.read.len() < most / 2 {
-            self.read.reserve(most);
-        }
-        let mut into = (&mut self.read).limit(most);
+        let most = match self.may_borrow() {
+            true => most,
+            false => most.min(scratch::COPIED),
+        };
+        let mut came = scratch::take();
+        let mut into = (&mut came).limit(most);
         // It keeps nothing between polls.
-        let reading = pin!(self.io.read_buf(&mut into));
-        match ready!(reading.poll(context)) {
+        let read = pin!(self.io.read_buf(&mut into)).poll(context);
+        if came.len() > scratch::COPIED {
+            self.read = came.split();
+            self.lent = Some(Lent::new(came));
+        } else {
+            self.read.extend_from_slice(&came);
+            scratch::put(came);
+        }
+        match ready!(read) {
             Ok(0) => Poll::Ready(self.ended().map(|()| false)),
             read => Poll::Ready(read.map(|_| true)),
         }
+    }
+
+    /// Whether what comes may stay in the buffer that it is read into.
+    fn may_borrow(&mut self) -> bool {
+        if !self.read.is_empty() {
+            return false;
+        }
+        if self.lent.is_some() {
+            self.forget_read();
+        }
+        self.lent.is_none() && scratch::lends()
+    }
+
+    /// Lets the memory go of what was read and taken.
+    fn forget_read(&mut self) {
+        self.read = BytesMut::new();
+        self.lent = self.lent.take().and_then(Lent::give_back);
     }
 
     /// Whether its bytes may go through pipes of the kernel.
@@ -163,7 +193,8 @@ impl Buffered {
         self.data.is_empty() && self.after.is_empty() && self.write.len() < WRITE_AHEAD
     }
 
-    /// Writes what is queued; the socket is given each piece from where it lies. Cancel safe.
+    /// Writes what is queued; the socket is given each piece from where it lies. What follows a piece in a pipe may be left
+    /// for the next call: whoever has nothing to queue after it calls again. Cancel safe.
     ///
     /// # Errors
     /// Those of the socket.
@@ -185,6 +216,12 @@ impl Buffered {
                 self.written += written as u64;
                 if piped.is_empty() {
                     self.data = Piece::default();
+                    if !self.after.is_empty() {
+                        // It goes with what is queued next, or, if nothing is, with the next call.
+                        self.write
+                            .extend_from_slice(std::mem::take(&mut self.after));
+                        return Poll::Ready(Ok(()));
+                    }
                 }
                 continue;
             }
@@ -218,6 +255,9 @@ impl Buffered {
                 let step = written.min(self.data.len());
                 self.data.advance(step);
                 self.after = &self.after[written - step..];
+                if self.data.is_empty() {
+                    self.data = Piece::default();
+                }
             }
         }
     }

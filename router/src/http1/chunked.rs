@@ -39,6 +39,8 @@ enum State {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    /// The size of the chunk under way, or of the last one.
+    chunk: u64,
     /// Bytes of extensions beyond those of data.
     extensions: u64,
 }
@@ -47,6 +49,7 @@ impl Default for Decoder {
     fn default() -> Self {
         Self {
             state: State::Size,
+            chunk: 0,
             extensions: 0,
         }
     }
@@ -67,6 +70,7 @@ impl Decoder {
                     let (size, extensions) = size(&read[..line])?;
                     self.spend(extensions, size)?;
                     read.advance(line + 2);
+                    self.chunk = size;
                     self.state = match size {
                         0 => State::Trailers,
                         size => State::Data(size),
@@ -120,6 +124,11 @@ impl Decoder {
             State::Data(left) => left,
             State::Size | State::DataEnd | State::Trailers | State::End => 0,
         }
+    }
+
+    /// The size of the chunk that they belong to, or of the one before the next.
+    pub fn chunk(&self) -> u64 {
+        self.chunk
     }
 
     /// So many of them were taken, here or elsewhere.

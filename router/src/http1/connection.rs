@@ -19,9 +19,8 @@ use super::head::Framing;
 use super::io::Io;
 use super::piece::Piece;
 use super::reading::{BodyError, Next, Reading};
+use super::scratch;
 
-/// Bytes that are read at once while a head is awaited.
-const HEAD_READ: usize = 2 * 1024;
 /// Bytes of later requests that are read ahead of their turn.
 const PIPELINED: usize = 16 * 1024;
 
@@ -99,7 +98,8 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub async fn fill(&self) -> io::Result<bool> {
-        std::future::poll_fn(|context| self.0.borrow_mut().io.poll_fill(context, HEAD_READ)).await
+        std::future::poll_fn(|context| self.0.borrow_mut().io.poll_fill(context, scratch::COPIED))
+            .await
     }
 
     /// Begins a request's turn: its body comes next.
@@ -133,7 +133,7 @@ impl Connection {
             return Poll::Pending;
         }
         while state.io.read.len() < PIPELINED {
-            match ready!(state.io.poll_fill(context, HEAD_READ)) {
+            match ready!(state.io.poll_fill(context, scratch::COPIED)) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }
@@ -211,7 +211,7 @@ impl Connection {
         let mut state = self.0.borrow_mut();
         while *left > 0 {
             state.io.read.clear();
-            match ready!(state.io.poll_fill(context, HEAD_READ)) {
+            match ready!(state.io.poll_fill(context, scratch::COPIED)) {
                 Ok(true) => *left = left.saturating_sub(state.io.read.len()),
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }

@@ -20,9 +20,8 @@ use super::encode;
 use super::head::{Fault, Framing, Limits, Scanner};
 use super::piece::Piece;
 use super::reading::{BodyError, Next, Reading};
+use super::scratch;
 
-/// Bytes that are read at once while a head is awaited.
-const HEAD_READ: usize = 4 * 1024;
 /// How large the head of an answer may be.
 const LIMITS: Limits = Limits {
     bytes: 64 * 1024,
@@ -189,7 +188,7 @@ where
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(ExchangeError::Malformed(fault))),
             }
-            let ended = match ready!(self.io.poll_fill(context, HEAD_READ)) {
+            let ended = match ready!(self.io.poll_fill(context, scratch::COPIED)) {
                 Ok(true) => continue,
                 Ok(false) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,

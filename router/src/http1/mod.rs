@@ -13,6 +13,7 @@ pub mod io;
 pub mod piece;
 pub mod pipe;
 pub mod reading;
+pub mod scratch;
 
 pub use buffered::Switched;
 pub use connection::{Body, Interim};

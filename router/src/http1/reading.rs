@@ -11,10 +11,10 @@ use super::buffered::Buffered;
 use super::chunked::{Decoder, Step};
 use super::head::{Fault, Framing};
 use super::piece::Piece;
-use super::pipe;
+use super::{pipe, scratch};
 
-/// Bytes that are read at once.
-const BODY_READ: usize = 16 * 1024;
+/// Bytes that are read at once where a chunk's size comes next, and its data is to stay in the kernel.
+const PEEK: usize = 2 * 1024;
 
 /// What comes next of a body.
 #[derive(Debug)]
@@ -116,8 +116,9 @@ impl Reading {
                 Ok(Step::End) => break Ok(Next::End),
                 Err(error) => break Err(error),
             }
-            let plain = self.plain();
-            let came = if plain >= from.piped().max(1) && from.read.is_empty() && pipe::spare() {
+            let (plain, run) = (self.plain(), self.run());
+            let large = run >= from.piped().max(1);
+            let came = if large && plain > 0 && from.read.is_empty() && pipe::spare() {
                 let most = usize::try_from(plain).unwrap_or(usize::MAX);
                 match ready!(from.poll_pipe(context, most)) {
                     Ok(Some(data)) => {
@@ -127,7 +128,9 @@ impl Reading {
                     ended => ended.map(|_| false),
                 }
             } else {
-                ready!(from.poll_fill(context, BODY_READ))
+                let size_only = large && plain == 0;
+                let most = if size_only { PEEK } else { scratch::SIZE };
+                ready!(from.poll_fill(context, most))
             };
             match came {
                 Ok(true) => {}
@@ -151,6 +154,14 @@ impl Reading {
             Self::Length(left) => *left,
             Self::Chunked(decoder) => decoder.plain(),
             Self::ToEnd | Self::Done | Self::Failed => 0,
+        }
+    }
+
+    /// How long the run of body is that they belong to; between two chunks, how long the one before was.
+    fn run(&self) -> u64 {
+        match self {
+            Self::Chunked(decoder) => decoder.chunk(),
+            _ => self.plain(),
         }
     }
 
