@@ -182,7 +182,8 @@ impl From<EditError> for Problem {
             EditError::NoSuchKey(_)
             | EditError::NoSuchItem(_)
             | EditError::NoObject(_)
-            | EditError::BadValue(_) => Self::unprocessable(detail),
+            | EditError::BadValue(_)
+            | EditError::TooDeep(_) => Self::unprocessable(detail),
         }
     }
 }

@@ -78,6 +78,7 @@ impl From<EditError> for Failure {
             | EditError::NoSuchItem(_)
             | EditError::NoObject(_)
             | EditError::BadValue(_)
+            | EditError::TooDeep(_)
             | EditError::Invalid(_) => Kind::Refused,
         };
         Self::new(kind, error.to_string())

@@ -13,8 +13,6 @@ mod value;
 
 use std::fmt;
 
-use serde_json::value::RawValue;
-
 pub use self::change::{Change, changes};
 pub use self::merge::merge;
 use self::splice::{Fault, insert, remove, rename, set};
@@ -24,6 +22,9 @@ use super::index::Registry;
 use super::json;
 use super::name::CellName;
 use super::problem::{Problem, quoted};
+
+/// The longest way to a key: no key of an entry is so deep.
+const MOST_KEYS: usize = 16;
 
 /// One change of a registry's text. Values are JSON texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +113,10 @@ pub enum EditError {
     NoSuchItem(String),
     /// The key leads into what is no object.
     NoObject(String),
-    /// A value is no JSON.
+    /// A value is no JSON, or nested too deep.
     BadValue(String),
+    /// The way to a key is longer than any.
+    TooDeep(usize),
     /// The edited text would have problems that it has not now.
     Invalid(Vec<Problem>),
 }
@@ -135,7 +138,14 @@ impl fmt::Display for EditError {
             Self::NoSuchKey(key) => write!(f, "there is no key {}", quoted(key)),
             Self::NoSuchItem(item) => write!(f, "the list has no item {item}"),
             Self::NoObject(key) => write!(f, "{} is no object that a key could be in", quoted(key)),
-            Self::BadValue(value) => write!(f, "{} is no JSON value", quoted(value)),
+            Self::BadValue(value) => write!(
+                f,
+                "{} is no JSON value, or is nested too deep",
+                quoted(value)
+            ),
+            Self::TooDeep(keys) => {
+                write!(f, "no key is {keys} keys deep; write at most {MOST_KEYS}")
+            }
             Self::Invalid(problems) => write!(
                 f,
                 "the registry would be broken by it, at these places of the edited text:\n{}",
@@ -280,9 +290,10 @@ fn at(fault: Fault, key: &str) -> EditError {
     }
 }
 
+/// A value that is edited in. It is read into a tree, for that bounds its depth (at 127): what takes it apart recurses.
 fn value(text: &str) -> Result<&str, EditError> {
     let trimmed = text.trim();
-    match serde_json::from_str::<&RawValue>(trimmed) {
+    match serde_json::from_str::<serde_json::Value>(trimmed) {
         Ok(_) => Ok(trimmed),
         Err(_) => Err(EditError::BadValue(text.to_owned())),
     }
@@ -290,6 +301,9 @@ fn value(text: &str) -> Result<&str, EditError> {
 
 /// The way from the root to a key of a cell that is there.
 fn path<'a>(text: &str, cell: &'a CellName, keys: &'a [String]) -> Result<Vec<&'a str>, EditError> {
+    if keys.len() > MOST_KEYS {
+        return Err(EditError::TooDeep(keys.len()));
+    }
     let mut path = vec!["cells", cell.as_str()];
     if !splice::has(text, &path) {
         return Err(EditError::NoSuchCell(cell.clone()));

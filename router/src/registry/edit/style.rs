@@ -5,6 +5,9 @@ use crate::registry::json::{self, Shape};
 /// A line longer than this is broken where the whole text is formatted, in characters.
 const WIDE: usize = 120;
 
+/// What is nested deeper stays as it is written: taking it apart recurses.
+const DEEPEST: usize = 127;
+
 /// What repeats in a text's layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Style {
@@ -57,21 +60,22 @@ impl Style {
 pub(super) fn layout(value: &str, broken: bool, style: &Style, depth: usize) -> String {
     match (Shape::of(value), style.line(depth + 1), style.line(depth)) {
         (Shape::Object, Some(line), Some(end)) if broken => {
-            let members = parts(value, |_, value| inline(value, style), style);
+            let members = parts(value, |_, value| inline(value, style, 1), style);
             if members.is_empty() {
                 return "{}".to_owned();
             }
             format!("{{{line}{}{end}}}", members.join(&format!(",{line}")))
         }
-        _ => inline(value, style),
+        _ => inline(value, style, 0),
     }
 }
 
-/// A value in one line.
-fn inline(value: &str, style: &Style) -> String {
+/// A value in one line, that is so deep in the one that is laid out.
+fn inline(value: &str, style: &Style, depth: usize) -> String {
     match Shape::of(value) {
+        _ if depth > DEEPEST => value.to_owned(),
         Shape::Object => {
-            let members = parts(value, |_, value| inline(value, style), style);
+            let members = parts(value, |_, value| inline(value, style, depth + 1), style);
             if members.is_empty() {
                 return "{}".to_owned();
             }
@@ -80,7 +84,7 @@ fn inline(value: &str, style: &Style) -> String {
         Shape::Array => {
             let mut items = Vec::new();
             // The value is well-formed: it was read before.
-            let _ = json::items(value, |item| items.push(inline(item, style)));
+            let _ = json::items(value, |item| items.push(inline(item, style, depth + 1)));
             format!("[{}]", items.join(style.comma))
         }
         Shape::Text | Shape::Number | Shape::Flag | Shape::Null => value.to_owned(),
@@ -101,7 +105,7 @@ fn parts(object: &str, mut value: impl FnMut(&str, &str) -> String, style: &Styl
 pub(super) fn format(text: &str) -> String {
     let style = Style::formatted();
     let cell = |key: &str, json: &str| {
-        let line = inline(json, &style);
+        let line = inline(json, &style, 0);
         let fits = key.chars().count() + line.chars().count() + 7 <= WIDE;
         if fits {
             line
@@ -119,7 +123,7 @@ pub(super) fn format(text: &str) -> String {
             }
         }
         _ => {
-            let line = inline(json, &style);
+            let line = inline(json, &style, 0);
             let fits = key.chars().count() + line.chars().count() + 5 <= WIDE;
             if fits {
                 line

@@ -319,3 +319,61 @@ fn an_edit_leaves_all_other_entries_alone_however_they_are_laid_out() {
         );
     }
 }
+
+/// A value that is nested so deep.
+fn nested(depth: usize) -> String {
+    format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))
+}
+
+#[test]
+fn a_value_that_is_nested_too_deep_is_refused() {
+    let deep = nested(100_000);
+    let bad = |refused| assert!(matches!(refused, EditError::BadValue(_)), "{refused}");
+    let list = || format!("[{deep}]");
+    let operations = [
+        add("c", &deep),
+        put("a", "secret", &deep),
+        Operation::Append {
+            cell: name("a"),
+            keys: keys("hosts"),
+            items: list(),
+        },
+        Operation::Discard {
+            cell: name("a"),
+            keys: keys("hosts"),
+            items: list(),
+        },
+    ];
+    for operation in operations {
+        bad(apply(HAND.as_bytes(), &[operation]).unwrap_err());
+    }
+    bad(merge(HAND.as_bytes(), &name("a"), &deep).unwrap_err());
+    // As deep as may be, it is refused for what it is.
+    for depth in [1, 127] {
+        let refused = apply(HAND.as_bytes(), &[put("a", "secret", &nested(depth))]);
+        assert!(matches!(refused, Err(EditError::Invalid(_))), "{depth}");
+    }
+}
+
+#[test]
+fn a_way_to_a_key_has_an_end() {
+    let long = vec!["a".to_owned(); 100_000];
+    let operation = |keys: &[String]| Operation::Set {
+        cell: name("a"),
+        keys: keys.to_owned(),
+        value: "1".to_owned(),
+    };
+    let refused = |keys: &[String]| apply(HAND.as_bytes(), &[operation(keys)]).unwrap_err();
+    assert_eq!(refused(&long), EditError::TooDeep(100_000));
+    assert_eq!(refused(&long[..17]), EditError::TooDeep(17));
+    assert!(matches!(refused(&long[..16]), EditError::Invalid(_)));
+}
+
+#[test]
+fn what_is_nested_too_deep_already_is_formatted_around() {
+    let deep = nested(100_000);
+    let text = format!(r#"{{"version":1,"cells":{{"a":{{"address":"h:1","x":{deep}}}}}}}"#);
+    let formatted = edited(&text, Operation::Format);
+    assert_eq!(formatted.matches('{').count(), 100_003);
+    assert_eq!(edited(&formatted, Operation::Format), formatted);
+}
