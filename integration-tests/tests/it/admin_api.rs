@@ -252,6 +252,31 @@ async fn operators_do_not_edit_and_do_not_bring_back_what_is_disabled() {
 }
 
 #[tokio::test]
+async fn operators_do_not_bring_back_what_is_disabled_in_a_broken_entry() {
+    let admin = one().await;
+    let broken = json!({ "alice": { "address": "127.0.0.1:9", "state": "disabled", "colour": 1 } });
+    // Of two that claim one host the first has it, and the second is left out.
+    let twice = json!({
+        "bob": { "address": "127.0.0.1:9", "hosts": ["x.org"] },
+        "alice": { "address": "127.0.0.1:9", "hosts": ["x.org"], "state": "disabled" },
+    });
+    for cells in [broken, twice] {
+        let text = json!({ "version": 1, "domain": "example.com", "cells": cells }).to_string();
+        admin.router.save(&text);
+        let by_state = ("PUT", "/v1/cells/alice/state", json!({ "state": "active" }));
+        let step = json!({ "op": "state", "cell": "alice", "value": "active" });
+        let by_steps = ("POST", "/v1/registry/edits", json!({ "steps": [step] }));
+        for (method, target, body) in [by_state, by_steps] {
+            let body = body.to_string();
+            let answer = admin.send("operate", method, target, &[], body).await;
+            problem(&answer, 403, "denied");
+        }
+        let stored = std::fs::read_to_string(admin.router.registry()).unwrap();
+        assert_eq!(stored, text);
+    }
+}
+
+#[tokio::test]
 async fn a_cell_is_added_edited_renamed_and_removed() {
     let cell = ScriptedCell::listen().await;
     let admin = one().await;

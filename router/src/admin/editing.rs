@@ -169,7 +169,8 @@ pub(super) async fn edit(
     .await
 }
 
-/// Whether the bearer may do that to the text as it is. To operate is not to bring back a cell that somebody disabled.
+/// Whether the bearer may do that to the text as it is. To operate is not to bring back a cell that somebody disabled, nor
+/// one of which that cannot be told, for its entry is broken.
 fn allow(bearer: &Bearer, operations: &[Operation], text: &[u8]) -> Result<(), Problem> {
     if bearer.role == Role::Edit {
         return Ok(());
@@ -177,9 +178,10 @@ fn allow(bearer: &Bearer, operations: &[Operation], text: &[u8]) -> Result<(), P
     let denied = || Problem::from(Denied::Role(bearer.role, bearer.name.clone()));
     let registry = Registry::parse_beside(text, &Registry::default(), &[]);
     let is_disabled = |name: &str| match &registry {
-        Ok((registry, _)) => registry
-            .cell(name)
-            .is_some_and(|cell| cell.state == Admission::Disabled),
+        Ok((registry, flags)) => match registry.cell(name) {
+            Some(cell) => cell.state == Admission::Disabled,
+            None => flags.iter().any(|flag| flag.cell == name),
+        },
         Err(_) => true,
     };
     for operation in operations {
