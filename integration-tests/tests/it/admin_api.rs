@@ -726,6 +726,43 @@ impl Events {
 }
 
 #[tokio::test]
+async fn those_who_look_at_machines_do_not_hold_up_a_wake() {
+    let fly = Fly::start().await.unwrap();
+    let machine = |name: &str| fly.machine(MachineSpec::cell(APP, name)).unwrap();
+    let alice = machine("alice");
+    let others: Vec<_> = (0..20)
+        .map(|number| machine(&format!("c{number}")))
+        .collect();
+    let gates: Vec<_> = others
+        .iter()
+        .map(|one| fly.faults().api_hangs(Action::Get, &one.id))
+        .collect();
+    let cells = others.iter().enumerate();
+    let cells = cells.map(|(number, one)| (format!("c{number}"), entry(one)));
+    let cells = cells.chain([("alice".to_owned(), entry(&alice))]).collect();
+    let admin = Admin::start(on_fly(&fly, Value::Object(cells))).await;
+    let mut looks = Vec::new();
+    for number in 0..others.len() {
+        let mut look = Raw::connect(admin.address).await.unwrap();
+        let token = admin.token("read");
+        look.write(format!(
+            "GET /v1/cells/c{number}/machine HTTP/1.1\r\nhost: admin\r\nauthorization: Bearer {token}\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+        looks.push(look);
+    }
+    let woken = client::get(admin.router.addr(), HOST, "/whoami").await;
+    assert_eq!(woken.unwrap().status, StatusCode::OK);
+    let asked = others.iter().map(|one| fly.calls(Action::Get, &one.id));
+    assert!(asked.sum::<usize>() <= 2);
+    // Who does not wait any more is nobody's turn.
+    drop(looks);
+    assert_eq!(admin.get("/v1/cells/alice/machine").await["asleep"], false);
+    drop(gates);
+}
+
+#[tokio::test]
 async fn changes_are_told_as_they_happen_and_after_a_break() {
     let cell = ScriptedCell::listen().await;
     let admin = Admin::start(options(json!({ "alice": at(cell.addr()) }))).await;

@@ -1,7 +1,7 @@
 //! The operators' door: metrics, live state, edits of the registry and operations on cells, on a listener of its own.
 //!
-//! It runs on a thread of its own and reads what workers count: nothing that is asked here delays a request or connects to
-//! a cell, and only the operation of that name wakes one. Who may do what is said by role; docs/admin.md has the table.
+//! It runs on a thread of its own and reads what workers count: nothing that is asked here connects to a cell or holds up a
+//! request, but for a wake that may find two looks at machines before it, and only the operation of that name wakes one. Who may do what is said by role; docs/admin.md has the table.
 
 pub mod access;
 mod api;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::StreamError;
@@ -36,6 +36,8 @@ const LOST: [&str; 5] = ["destroyed", "destroying", "failed", "replaced", "migra
 const STARTS: usize = 3;
 /// How long one such look may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many machines operators look at at once: they wait for each other, and wakes never for many of them.
+const MOST_LOOKS: usize = 2;
 
 /// What is asked of the platform.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl std::error::Error for NotAsleep {}
 #[derive(Debug, Clone)]
 pub struct Waker(mpsc::UnboundedSender<Order>);
 
-/// A waker, and the orders that [`run`] carries out. The queue holds one order for each cell at most.
+/// A waker, and the orders that [`run`] carries out. The queue holds one wake for each cell at most, and what operators ask.
 pub fn channel() -> (Waker, mpsc::UnboundedReceiver<Order>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (Waker(sender), receiver)
@@ -151,7 +153,10 @@ impl Waker {
         .await
     }
 
-    /// The state of a cell's machine, such as `started`, as the platform tells it (Fly docs, Machine states).
+    /// The state of a cell's machine, such as `started`, as the platform tells it (Fly docs, Machine states). Two looks at
+    /// once are under way, so that no wake waits for more.
+    ///
+    /// Cancel safe: the platform is not asked any more.
     ///
     /// # Errors
     /// `NotAsleep`, without `InUse` and `Waking`.
@@ -196,8 +201,10 @@ pub async fn run(
     tally: Arc<Tally>,
 ) {
     let machines = Arc::new(machines);
+    let looks = Arc::new(Semaphore::new(MOST_LOOKS));
     while let Some(order) = orders.recv().await {
         let (machines, tally) = (Arc::clone(&machines), Arc::clone(&tally));
+        let looks = Arc::clone(&looks);
         tokio::spawn(async move {
             match order {
                 Order::Wake(order) => {
@@ -209,12 +216,23 @@ pub async fn run(
                 Order::Sleep(cell, live, told) => {
                     let _ = told.send(put_to_sleep(&cell, &live, &machines).await);
                 }
-                Order::Look(cell, told) => {
-                    let _ = told.send(state(&cell, &machines).await);
+                Order::Look(cell, mut told) => {
+                    let found = tokio::select! {
+                        found = in_turn(&looks, state(&cell, &machines)) => found,
+                        () = told.closed() => return,
+                    };
+                    let _ = told.send(found);
                 }
             }
         });
     }
+}
+
+/// Looks when it is its turn. Cancel safe.
+async fn in_turn<T>(looks: &Semaphore, look: impl Future<Output = T>) -> T {
+    // The semaphore is never closed.
+    let _turn = looks.acquire().await;
+    look.await
 }
 
 async fn put_to_sleep(cell: &Cell, live: &Live, machines: &Machines) -> Result<(), NotAsleep> {

@@ -122,6 +122,8 @@ export async function cell({ ended, name, router }) {
 
   async function look() {
     if (!router()?.wakes || !cell.placement.includes("/")) return;
+    // What has requests on their way to it is awake.
+    if (cell.in_flight) { machine = { asleep: false, state: "started" }; return draw(); }
     machine = await ask("GET", `${path}/machine`, { signal: ended });
     draw();
   }

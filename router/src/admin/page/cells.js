@@ -32,7 +32,7 @@ export async function cells({ ended, router }) {
   const select = h("select", { "aria-label": "Only cells that are", onchange: () => { state = select.value; pages = [""]; load(); } },
     h("option", { value: "" }, "Any state"),
     STATES.map((one) => h("option", { value: one, selected: one === state }, one.replace("_", " "))));
-  let [typing, asking] = [0, null];
+  let [typing, asking, looking] = [0, null, false];
   const find = () => { clearTimeout(typing); search = input.value.trim().toLowerCase(); pages = [""]; return load(); };
 
   show("Cells",
@@ -46,7 +46,7 @@ export async function cells({ ended, router }) {
     h("div", { class: "row spread pager" }, count, h("div", { class: "row" }, back, on)));
 
   function row(cell, changed) {
-    const known = machines.get(cell.name);
+    const known = cell.in_flight ? null : machines.get(cell.name);
     return h("tr", { class: changed ? "changed" : null },
       h("td", {}, h("a", { class: "name", href: `#/cells/${encodeURIComponent(cell.name)}` }, cell.name)),
       h("td", {}, tags(cell, known?.asleep)),
@@ -97,20 +97,26 @@ export async function cells({ ended, router }) {
     sleepers();
   }
 
-  /** Asks the platform which of the shown cells sleep, one after the other. */
+  /** Asks the platform which of the shown cells sleep, one after the other, and never twice at once. */
   async function sleepers() {
-    if (!router()?.wakes) return;
-    for (const { cell } of [...shown.values()]) {
-      const known = machines.get(cell.name);
-      if (ended.aborted || !shown.has(cell.name)) return;
-      if (!cell.placement.includes("/") || (known && Date.now() - known.at < BELIEVED)) continue;
-      try {
+    if (!router()?.wakes || looking) return;
+    looking = true;
+    try {
+      for (let cell; (cell = unknown()) && !ended.aborted;) {
         const { asleep } = await ask("GET", `/v1/cells/${encodeURIComponent(cell.name)}/machine`, { signal: ended });
         machines.set(cell.name, { asleep, at: Date.now() });
-      } catch { return; }
-      const there = shown.get(cell.name);
-      if (there) put(there.cell);
-    }
+        const there = shown.get(cell.name);
+        if (there) put(there.cell);
+      }
+    } catch { /* Asked again when the rows are read again. */ } finally { looking = false; }
+  }
+
+  /** A shown cell of which the platform has to be asked: one with requests on their way to it is awake. */
+  function unknown() {
+    return [...shown.values()].map(({ cell }) => cell).find((cell) => {
+      const known = machines.get(cell.name);
+      return cell.placement.includes("/") && !cell.in_flight && !(known && Date.now() - known.at < BELIEVED);
+    });
   }
 
   addEventListener("live", ({ detail: { kind, data } }) => {
