@@ -22,7 +22,7 @@ async fn started(options: RouterOptions) -> (Router, SocketAddr) {
 }
 
 async fn ask(admin: SocketAddr, target: &str, token: Option<&str>) -> Answer {
-    let mut request = Request::get(target).header("host", "admin");
+    let mut request = Request::get(target).header("host", admin.to_string());
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -174,6 +174,40 @@ async fn only_those_with_a_token_are_told() {
         }
     }
     assert_eq!(ask(admin, "/up", None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_website_reads_nothing_where_nobody_needs_a_token() {
+    let (_router, admin) = started(options(json!({ "alice": { "address": "127.0.0.1:9" } }))).await;
+    let port = admin.port();
+    let own = admin.to_string();
+    for (host, origin, status) in [
+        (&*own, None, 200),
+        ("127.0.0.1", None, 200),
+        ("[::1]:9090", None, 200),
+        ("localhost", None, 200),
+        (&format!("LOCALHOST:{port}"), None, 200),
+        (&own, Some(format!("http://{own}")), 200),
+        (&own, Some("http://evil.example".to_owned()), 403),
+        (&own, Some("null".to_owned()), 403),
+        (&own, Some(format!("http://127.0.0.1:{}", port ^ 1)), 403),
+        // A name of somebody else's that leads here (DNS rebinding).
+        ("evil.example", None, 403),
+        (&format!("evil.example:{port}"), None, 403),
+        ("127.0.0.1.evil.example", None, 403),
+        ("localhost.evil.example", None, 403),
+        ("user@127.0.0.1", None, 403),
+        ("", None, 403),
+    ] {
+        let request = Request::get("/v1/registry").header("host", host);
+        let request = match &origin {
+            Some(origin) => request.header("origin", origin),
+            None => request,
+        };
+        let request = request.body(client::full("")).unwrap();
+        let answer = client::send(admin, Http::One, request).await.unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{host:?} {origin:?}");
+    }
 }
 
 #[tokio::test]

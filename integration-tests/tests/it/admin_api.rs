@@ -475,6 +475,60 @@ async fn nobody_writes_over_what_they_have_not_seen() {
     assert_eq!(then, serde_json::from_str::<Value>(&text).unwrap());
 }
 
+/// Begins to send a large text, whose body is sent when it is wanted.
+async fn large(admin: &Admin) -> Raw {
+    let mut raw = Raw::connect(admin.address).await.unwrap();
+    let token = admin.token("edit");
+    raw.write(format!(
+        "PUT /v1/registry HTTP/1.1\r\nhost: admin\r\nauthorization: Bearer {token}\r\nif-match: *\r\nexpect: 100-continue\r\ncontent-length: {LARGE}\r\nconnection: close\r\n\r\n"
+    ))
+    .await
+    .unwrap();
+    raw
+}
+
+const LARGE: usize = 2 * 1024 * 1024;
+
+#[tokio::test]
+async fn only_whole_registries_are_large_and_one_at_a_time() {
+    let admin = one().await;
+    let text = std::fs::read_to_string(admin.router.registry()).unwrap();
+    let filled = text.clone() + &" ".repeat(LARGE - text.len());
+    for (method, target) in [
+        ("PUT", "/v1/cells/alice/entry"),
+        ("PATCH", "/v1/cells/alice/entry"),
+        ("POST", "/v1/registry/edits"),
+        ("POST", "/v1/explain"),
+    ] {
+        let answer = admin
+            .send("edit", method, target, &[], filled.clone())
+            .await;
+        problem(&answer, 413, "malformed");
+    }
+    let checked = admin
+        .send("read", "POST", "/v1/registry/check", &[], filled.clone())
+        .await;
+    assert_eq!(checked.json()["valid"], true, "{}", checked.text());
+
+    let mut first = large(&admin).await;
+    assert!(first.head().await.unwrap().contains("100 Continue"));
+    let mut second = large(&admin).await;
+    // Neither small texts nor those who only look wait for it.
+    let ok = [("if-match", "*")];
+    let small = admin.send("edit", "PUT", "/v1/registry", &ok, text.clone());
+    assert_eq!(small.await.status, StatusCode::OK);
+    let checked = admin
+        .send("read", "POST", "/v1/registry/check", &[], filled.clone())
+        .await;
+    assert_eq!(checked.json()["valid"], true, "{}", checked.text());
+    assert!(!second.has_some(), "it is not its turn");
+    first.write(filled.clone()).await.unwrap();
+    assert!(first.head().await.unwrap().contains("200 OK"));
+    assert!(second.head().await.unwrap().contains("100 Continue"));
+    second.write(filled).await.unwrap();
+    assert!(second.head().await.unwrap().contains("200 OK"));
+}
+
 #[tokio::test]
 async fn what_would_break_or_unplug_is_refused_with_its_place() {
     let cells: serde_json::Map<_, _> = (0..20)
@@ -649,6 +703,43 @@ async fn a_cell_is_woken_and_put_to_sleep_and_never_by_looking() {
 }
 
 #[tokio::test]
+async fn those_who_look_at_machines_do_not_hold_up_a_wake() {
+    let fly = Fly::start().await.unwrap();
+    let machine = |name: &str| fly.machine(MachineSpec::cell(APP, name)).unwrap();
+    let alice = machine("alice");
+    let others: Vec<_> = (0..20)
+        .map(|number| machine(&format!("c{number}")))
+        .collect();
+    let gates: Vec<_> = others
+        .iter()
+        .map(|one| fly.faults().api_hangs(Action::Get, &one.id))
+        .collect();
+    let cells = others.iter().enumerate();
+    let cells = cells.map(|(number, one)| (format!("c{number}"), entry(one)));
+    let cells = cells.chain([("alice".to_owned(), entry(&alice))]).collect();
+    let admin = Admin::start(on_fly(&fly, Value::Object(cells))).await;
+    let mut looks = Vec::new();
+    for number in 0..others.len() {
+        let mut look = Raw::connect(admin.address).await.unwrap();
+        let token = admin.token("read");
+        look.write(format!(
+            "GET /v1/cells/c{number}/machine HTTP/1.1\r\nhost: admin\r\nauthorization: Bearer {token}\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+        looks.push(look);
+    }
+    let woken = client::get(admin.router.addr(), HOST, "/whoami").await;
+    assert_eq!(woken.unwrap().status, StatusCode::OK);
+    let asked = others.iter().map(|one| fly.calls(Action::Get, &one.id));
+    assert!(asked.sum::<usize>() <= 2);
+    // Who does not wait any more is nobody's turn.
+    drop(looks);
+    assert_eq!(admin.get("/v1/cells/alice/machine").await["asleep"], false);
+    drop(gates);
+}
+
+#[tokio::test]
 async fn a_cell_with_a_request_is_not_put_to_sleep() {
     let fly = Fly::start().await.unwrap();
     let machine = fly.machine(MachineSpec::cell(APP, "alice")).unwrap();
@@ -723,43 +814,6 @@ impl Events {
         .await;
         seen.into_inner()
     }
-}
-
-#[tokio::test]
-async fn those_who_look_at_machines_do_not_hold_up_a_wake() {
-    let fly = Fly::start().await.unwrap();
-    let machine = |name: &str| fly.machine(MachineSpec::cell(APP, name)).unwrap();
-    let alice = machine("alice");
-    let others: Vec<_> = (0..20)
-        .map(|number| machine(&format!("c{number}")))
-        .collect();
-    let gates: Vec<_> = others
-        .iter()
-        .map(|one| fly.faults().api_hangs(Action::Get, &one.id))
-        .collect();
-    let cells = others.iter().enumerate();
-    let cells = cells.map(|(number, one)| (format!("c{number}"), entry(one)));
-    let cells = cells.chain([("alice".to_owned(), entry(&alice))]).collect();
-    let admin = Admin::start(on_fly(&fly, Value::Object(cells))).await;
-    let mut looks = Vec::new();
-    for number in 0..others.len() {
-        let mut look = Raw::connect(admin.address).await.unwrap();
-        let token = admin.token("read");
-        look.write(format!(
-            "GET /v1/cells/c{number}/machine HTTP/1.1\r\nhost: admin\r\nauthorization: Bearer {token}\r\n\r\n"
-        ))
-        .await
-        .unwrap();
-        looks.push(look);
-    }
-    let woken = client::get(admin.router.addr(), HOST, "/whoami").await;
-    assert_eq!(woken.unwrap().status, StatusCode::OK);
-    let asked = others.iter().map(|one| fly.calls(Action::Get, &one.id));
-    assert!(asked.sum::<usize>() <= 2);
-    // Who does not wait any more is nobody's turn.
-    drop(looks);
-    assert_eq!(admin.get("/v1/cells/alice/machine").await["asleep"], false);
-    drop(gates);
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ pub enum Denied {
     TooMany,
     /// The file of tokens cannot be read now.
     NoFile,
+    /// Nobody needs a token, and another's page may have led a browser here.
+    LedHere,
 }
 
 /// Who is let in.
@@ -97,6 +99,11 @@ impl Access {
             file,
             failures: Mutex::new(Budget::new(FAILURES, FAILURES_PER_SECOND, Instant::now())),
         })
+    }
+
+    /// Whether nobody needs a token to read.
+    pub fn is_open(&self) -> bool {
+        self.file.is_none()
     }
 
     /// Whether the bearer of `token` may do what needs `role`, and who that is.

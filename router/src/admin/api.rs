@@ -1,9 +1,10 @@
 //! Who is let in to what, and what is put on record of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -11,14 +12,12 @@ use axum::{Extension, Json, Router};
 
 use super::View;
 use super::access::{Access, Bearer, Denied, Role};
+use super::asking::{LARGEST_BODY, Turns};
 use super::document::{api, groups};
 use super::editing::{Audit, Who};
 use super::events::Feed;
 use super::page;
 use super::problem::{Problem, Sort};
-
-/// The largest body, in bytes: a registry of a million cells fits.
-const LARGEST_BODY: usize = 512 * 1024 * 1024;
 
 /// Who may pass to a group of routes.
 #[derive(Debug, Clone)]
@@ -58,6 +57,7 @@ pub(super) fn app(view: Arc<View>, access: Arc<Access>, feed: Arc<Feed>) -> Rout
             )
         })
         .layer(Extension(feed))
+        .layer(Extension(Turns::default()))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }
 
@@ -74,7 +74,11 @@ async fn admit(
         uri: request.uri().clone(),
         client,
     };
-    let bearer = match gate.access.admit(bearer(request.headers()), gate.role) {
+    let admitted = match gate.access.is_open() && is_led_here(&request) {
+        true => Err(Denied::LedHere),
+        false => gate.access.admit(token(request.headers()), gate.role),
+    };
+    let bearer = match admitted {
         Ok(bearer) => bearer,
         Err(denied) => {
             operation.denied(&denied);
@@ -109,7 +113,7 @@ impl Operation {
     fn denied(&self, denied: &Denied) {
         let who = match denied {
             Denied::Role(_, name) => name.as_str(),
-            Denied::Unknown | Denied::TooMany | Denied::NoFile => "",
+            Denied::Unknown | Denied::TooMany | Denied::NoFile | Denied::LedHere => "",
         };
         let (method, path, client) = (self.method.as_str(), self.uri.path(), self.client.ip());
         tracing::warn!(who, %client, method, path, ?denied, "admin: refused");
@@ -129,7 +133,35 @@ impl Operation {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Whether a browser may have been led here by another's page: it names a host by a name that anybody can let lead here (DNS
+/// rebinding), or says that the page is another's (RFC 6454).
+fn is_led_here(request: &Request) -> bool {
+    let headers = request.headers();
+    let said = headers.get_all(header::HOST).iter();
+    let said = said.map(|host| host.to_str().unwrap_or_default());
+    let hosts: Vec<_> = said
+        .chain(request.uri().authority().map(Authority::as_str))
+        .collect();
+    let origins = headers.get_all(header::ORIGIN).iter();
+    let mut pages = origins.map(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").map_or("", |(_, host)| host)
+    });
+    !hosts.iter().all(|host| is_local(host)) || pages.any(|page| !hosts.contains(&page))
+}
+
+/// Whether a host, with a port or without, is an address or `localhost`.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is_plain = !authority.as_str().contains('@');
+    is_plain && (name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok())
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

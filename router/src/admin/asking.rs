@@ -1,13 +1,24 @@
 //! What requests say, read once: names, queries, bodies, and on which version they are based.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use std::sync::Arc;
+
+use axum::body::{Bytes, HttpBody as _};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, timeout};
 
 use super::problem::{Problem, Sort};
 use crate::registry::{CellName, Version};
+
+/// The largest body, in bytes: an entry, or thousands of steps.
+pub(super) const LARGEST_BODY: usize = 1024 * 1024;
+/// The largest text of a registry, in bytes: a million cells fit.
+const LARGEST_TEXT: usize = 512 * 1024 * 1024;
+/// How long such a text may take to come, once it is its turn.
+const TEXT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The query.
 #[derive(Debug)]
@@ -82,6 +93,61 @@ impl<S: Send + Sync> FromRequest<S> for Text {
         let read = Bytes::from_request(request, state).await;
         read.map(Self)
             .map_err(|error| Problem::new(error.status(), Sort::Malformed, error.body_text()))
+    }
+}
+
+/// Turns of texts that are larger than other bodies may be: one at a time is in memory that is to be stored, and one that is
+/// only looked at, so that nobody who may only read holds up an edit.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    stored: Arc<Semaphore>,
+    looked_at: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let one = || Arc::new(Semaphore::new(1));
+        Self {
+            stored: one(),
+            looked_at: one(),
+        }
+    }
+}
+
+/// The text of a registry as it came. A large one waits for its turn before it is read, and has it until this is dropped.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) text: Bytes,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Draft {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Problem> {
+        let length = request.body().size_hint().upper();
+        if length.is_some_and(|length| length <= LARGEST_BODY as u64) {
+            let Text(text) = Text::from_request(request, state).await?;
+            return Ok(Self { text, _turn: None });
+        }
+        let Some(turns) = request.extensions().get::<Turns>() else {
+            return Err(Problem::failed("Nobody said whose turn it is."));
+        };
+        let turns = match *request.method() {
+            Method::PUT => &turns.stored,
+            _ => &turns.looked_at,
+        };
+        let turn = Arc::clone(turns).acquire_owned().await;
+        let turn = turn.map_err(|closed| Problem::failed(closed.to_string()))?;
+        DefaultBodyLimit::max(LARGEST_TEXT).apply(&mut request);
+        let read = timeout(TEXT_TIMEOUT, Text::from_request(request, state)).await;
+        let late = |_| {
+            let detail = format!("The text did not come in {} s.", TEXT_TIMEOUT.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, Sort::Malformed, detail)
+        };
+        let Text(text) = read.map_err(late)??;
+        let turn = Some(turn);
+        Ok(Self { text, _turn: turn })
     }
 }
 
@@ -205,7 +271,21 @@ pub(super) fn tagged(
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_text_that_does_not_come_gives_up_its_turn() {
+        let turns = Turns::default();
+        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::builder().method("PUT");
+        let request = request.extension(turns.clone());
+        let request = request.body(Body::from_stream(never)).unwrap();
+        let late = Draft::from_request(request, &()).await.unwrap_err();
+        assert_eq!(late.status, 408);
+        assert_eq!(turns.stored.available_permits(), 1);
+    }
 
     fn judged(name: header::HeaderName, lines: &[&'static str], now: Option<&str>) -> bool {
         let headers = lines

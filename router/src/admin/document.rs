@@ -15,7 +15,10 @@ use super::{View, cells, entry, events, questions, registry};
 const ALWAYS: [(&str, &str); 6] = [
     ("400", "It is not understood."),
     ("401", "There is no token, or none that is known."),
-    ("403", "The token's role does not allow it."),
+    (
+        "403",
+        "The token's role does not allow it; or there are no tokens, and another website's page asks.",
+    ),
     (
         "429",
         "Too much of it: tokens that do not fit, or listeners.",
@@ -25,6 +28,12 @@ const ALWAYS: [(&str, &str); 6] = [
         "503",
         "It cannot be done now: the store of the registry is away or busy, or the router is.",
     ),
+];
+
+/// What may be wrong with a body.
+const WITH_BODY: [(&str, &str); 2] = [
+    ("408", "It did not come in time."),
+    ("413", "It is too large."),
 ];
 
 #[derive(OpenApi)]
@@ -101,7 +110,8 @@ fn describe(path: &mut PathItem, role: Role) {
     for operation in operations.into_iter().flatten() {
         let needs = SecurityRequirement::new("token", [role.name()]);
         operation.security = Some(vec![needs]);
-        for (status, what) in ALWAYS {
+        let with_body = operation.request_body.as_ref().map(|_| WITH_BODY);
+        for (status, what) in ALWAYS.into_iter().chain(with_body.into_iter().flatten()) {
             let problem = Ref::from_schema_name("Problem");
             let response = ResponseBuilder::new().description(what).content(
                 "application/problem+json",

@@ -158,6 +158,11 @@ impl From<Denied> for Problem {
                 Sort::Denied,
                 "Too many tokens that do not fit were tried; wait a moment.",
             ),
+            Denied::LedHere => Self::new(
+                StatusCode::FORBIDDEN,
+                Sort::Denied,
+                "Without --admin-tokens the router answers only at an IP address or localhost, and no other website's page.",
+            ),
             Denied::NoFile => {
                 Self::failed("The file of tokens cannot be read; the router's log says why.")
             }

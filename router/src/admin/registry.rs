@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::View;
-use super::asking::{Asked, Precondition, Sent, Text, Versioned, tagged};
+use super::asking::{Asked, Draft, Precondition, Sent, Versioned, tagged};
 use super::editing::{Done, How, Who, blocking, edit};
 use super::edits::{Edits, Outcome, Past, Pasts, Step};
 use super::problem::{Place, Problem, Sort};
@@ -60,7 +60,7 @@ pub(super) async fn put_registry(
     Extension(who): Extension<Who>,
     Asked(how): Asked<How>,
     precondition: Precondition,
-    Text(new): Text,
+    draft: Draft,
 ) -> Result<Done, Problem> {
     if !precondition.is_given() {
         return Err(Problem::new(
@@ -71,7 +71,9 @@ pub(super) async fn put_registry(
     }
     let proposal = edit(&view, &who, how, None, move |_, text| {
         precondition.judge(Some(Version::of(text)))?;
-        Ok(vec![Operation::Replace { text: new.to_vec() }])
+        Ok(vec![Operation::Replace {
+            text: draft.text.to_vec(),
+        }])
     })
     .await?;
     Ok(Done::of(&proposal, how).tagged(proposal.version))
@@ -130,16 +132,16 @@ pub(super) struct Checked {
     responses((status = 200, body = Checked)))]
 pub(super) async fn check(
     State(view): State<Arc<View>>,
-    Text(draft): Text,
+    draft: Draft,
 ) -> Result<Json<Checked>, Problem> {
-    if draft.is_empty() {
+    if draft.text.is_empty() {
         return Err(Problem::malformed("Send the draft."));
     }
     blocking(move || {
         let text = view.store.read()?;
         let none = Registry::default();
         let now = Registry::parse_beside(&text, &none, &[]);
-        let (problems, unplugs) = match (Registry::parse(&draft), now) {
+        let (problems, unplugs) = match (Registry::parse(&draft.text), now) {
             (Ok(then), Ok((now, _))) => (Vec::new(), Some(unplugged(&now, &then))),
             (Ok(_), Err(_)) => (Vec::new(), None),
             (Err(problems), _) => (problems, None),
@@ -148,7 +150,7 @@ pub(super) async fn check(
         Ok(Json(Checked {
             valid: problems.is_empty(),
             problems: problems.iter().map(Place::from).collect(),
-            changes: changes(&text, &draft),
+            changes: changes(&text, &draft.text),
             unplugs: unplugs
                 .filter(|them| them.is_over(most))
                 .map(|them| them.to_string()),
