@@ -190,9 +190,41 @@ struct NewRegistry {
     flagged: usize,
 }
 
+/// So many have changed that they are not told one by one.
+#[derive(Serialize)]
+struct Many {
+    cells: usize,
+}
+
 #[derive(Serialize)]
 struct NewCells {
     cells: Vec<Summary>,
+}
+
+/// The names of those that do not look as before.
+fn changed<'l>(
+    before: &'l HashMap<CellName, Look>,
+    now: &'l HashMap<CellName, Look>,
+) -> Vec<&'l CellName> {
+    before
+        .iter()
+        .filter(|(name, look)| now.get(*name) != Some(look))
+        .chain(now.iter().filter(|(name, _)| !before.contains_key(*name)))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// What is told of those that have changed.
+fn news(changed: &[&CellName], summary: impl Fn(&CellName) -> Option<Summary>) -> Option<News> {
+    if changed.is_empty() {
+        return None;
+    }
+    if changed.len() > MOST_CELLS {
+        let cells = changed.len();
+        return Some(("many", json(&Many { cells })));
+    }
+    let cells = changed.iter().filter_map(|name| summary(name)).collect();
+    Some(("cells", json(&NewCells { cells })))
 }
 
 /// Looks for changes for ever, as long as anybody listens.
@@ -225,21 +257,9 @@ pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
                 };
                 feed.tell(("registry", json(&news)));
             }
-            let changed: Vec<_> = before
-                .iter()
-                .filter(|(name, look)| now.get(*name) != Some(look))
-                .chain(now.iter().filter(|(name, _)| !before.contains_key(*name)))
-                .map(|(name, _)| name)
-                .collect();
-            if changed.len() > MOST_CELLS {
-                feed.tell(("resync", Arc::from("{}")));
-            } else if !changed.is_empty() {
-                let cells = changed.into_iter();
-                let cells = cells.filter_map(|name| summary_of(&view, &snapshot, name.as_str()));
-                let news = NewCells {
-                    cells: cells.collect(),
-                };
-                feed.tell(("cells", json(&news)));
+            let summary = |name: &CellName| summary_of(&view, &snapshot, name.as_str());
+            if let Some(news) = news(&changed(before, &now), summary) {
+                feed.tell(news);
             }
         }
         if looks.replace((snapshot.version, now)).is_none() {
@@ -254,7 +274,7 @@ fn json(news: &impl Serialize) -> Arc<str> {
 }
 
 /// Changes as they happen. `registry`: another version is in force. `cells`: those whose requests, wakes or breakers have
-/// changed. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
+/// changed; `many`: so many that only their number is told. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
 /// event that is known still.
 #[utoipa::path(get, path = "/v1/events", tag = "router",
     params(("Last-Event-ID" = Option<String>, Header, description = "The event that was seen last.")),
@@ -291,8 +311,31 @@ pub(super) async fn events(
 mod tests {
     use super::*;
 
-    fn news(number: usize) -> News {
+    fn numbered(number: usize) -> News {
         ("cells", number.to_string().into())
+    }
+
+    #[test]
+    fn when_many_cells_change_only_their_number_is_told() {
+        let names: Vec<_> = (0..=MOST_CELLS)
+            .map(|number| CellName::parse(&format!("c{number}")).unwrap())
+            .collect();
+        let told = |count: usize| {
+            let looks = |in_flight| {
+                let look = Look {
+                    in_flight,
+                    ..Look::default()
+                };
+                names[..count].iter().map(move |name| (name.clone(), look))
+            };
+            let (before, now) = (looks(1).collect(), looks(2).collect());
+            news(&changed(&before, &now), |_| None)
+        };
+        assert_eq!(told(0), None);
+        assert_eq!(told(1), Some(("cells", "{\"cells\":[]}".into())));
+        assert_eq!(told(MOST_CELLS).map(|(kind, _)| kind), Some("cells"));
+        let many = Some(("many", "{\"cells\":251}".into()));
+        assert_eq!(told(MOST_CELLS + 1), many, "which is no resync");
     }
 
     #[test]
@@ -300,10 +343,10 @@ mod tests {
         let mut ring = Ring::default();
         assert_eq!(ring.at(0), Ok(None));
         assert_eq!(ring.at(1), Err(()), "what never was");
-        (0..KEPT + 3).for_each(|number| ring.push(news(number)));
+        (0..KEPT + 3).for_each(|number| ring.push(numbered(number)));
         assert_eq!(ring.at(2), Err(()));
-        assert_eq!(ring.at(3), Ok(Some(news(3))));
-        assert_eq!(ring.at(KEPT as u64 + 2), Ok(Some(news(KEPT + 2))));
+        assert_eq!(ring.at(3), Ok(Some(numbered(3))));
+        assert_eq!(ring.at(KEPT as u64 + 2), Ok(Some(numbered(KEPT + 2))));
         assert_eq!(ring.at(KEPT as u64 + 3), Ok(None));
         ring.clear();
         assert_eq!(ring.at(KEPT as u64 + 3), Err(()), "something was missed");

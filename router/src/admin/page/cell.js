@@ -130,6 +130,7 @@ export async function cell({ ended, name, router }) {
 
   const quietly = (work) => work().catch(() => {});
   addEventListener("live", ({ detail: { kind, data } }) => {
+    if (kind === "many") return;
     if (kind === "cells" && !data.cells.some((one) => one.name === name)) return;
     load();
     if (kind === "cells") quietly(look);

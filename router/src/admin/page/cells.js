@@ -124,6 +124,9 @@ export async function cells({ ended, router }) {
       data.cells.forEach(({ name }) => machines.delete(name));
       data.cells.forEach(put);
       if (state === "waking" || state === "breaker_open") load(true);
+    } else if (kind === "many") {
+      machines.clear();
+      load(true);
     } else load(true);
   }, { signal: ended });
   const ticks = setInterval(() => { if (!document.hidden) load(true); }, EVERY);

@@ -6,7 +6,7 @@ import { changes, confirmed, h, show, toast } from "./dom.js";
 export async function history({ ended, name: cell }) {
   const list = h("ol", { class: "history" });
   const more = h("button", { type: "button", onclick: () => load() }, "Older");
-  let [next, newest, loaded] = [null, null, 0];
+  let [next, newest, loaded, asking] = [null, null, 0, null];
   show("History", h("div", { class: "row spread" }, h("h1", {}, cell ? `History of ${cell}` : "History"), cell && h("a", { href: "#/history" }, "Of all cells")),
     h("div", { class: "sheet table" }, list), h("div", { class: "pager" }, more));
 
@@ -39,10 +39,13 @@ export async function history({ ended, name: cell }) {
   }
 
   async function load(anew = false) {
-    if (anew) { [next, loaded] = [null, 0]; }
-    const page = await ask("GET", "/v1/registry/versions", { query: { cell, before: next }, signal: ended });
-    if (!loaded) {
-      newest = cell ? (await ask("GET", "/v1/router", { signal: ended })).stored : page.versions[0]?.version;
+    asking?.abort();
+    asking = new AbortController();
+    const signal = AbortSignal.any([asking.signal, ended]);
+    const page = await ask("GET", "/v1/registry/versions", { query: { cell, before: anew ? null : next }, signal });
+    if (anew || !loaded) {
+      const stored = cell ? (await ask("GET", "/v1/router", { signal })).stored : page.versions[0]?.version;
+      [newest, loaded] = [stored, 0];
       list.replaceChildren();
     }
     list.append(...page.versions.map((past, index) => entry(past, !loaded && !index && past.version === newest)));
@@ -52,6 +55,6 @@ export async function history({ ended, name: cell }) {
     more.hidden = next === null;
   }
 
-  addEventListener("live", ({ detail }) => { if (detail.kind !== "cells") load(true).catch(() => {}); }, { signal: ended });
+  addEventListener("live", ({ detail }) => { if (detail.kind === "registry" || detail.kind === "resync") load(true).catch(() => {}); }, { signal: ended });
   await load();
 }

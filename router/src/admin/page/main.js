@@ -103,7 +103,7 @@ async function begin() {
 }
 
 addEventListener("hashchange", () => { route().then(() => main().focus({ preventScroll: true })); scrollTo(0, 0); });
-addEventListener("live", ({ detail }) => { if (detail.kind !== "cells") look(); });
+addEventListener("live", ({ detail }) => { if (detail.kind === "registry" || detail.kind === "resync") look(); });
 addEventListener("signed-out", () => { leave(); door("This token is not known any more."); });
 addEventListener("keydown", (event) => {
   const search = document.getElementById("search");
