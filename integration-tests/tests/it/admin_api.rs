@@ -775,7 +775,7 @@ impl Events {
         let last = last.map_or_else(String::new, |last| format!("last-event-id: {last}\r\n"));
         let token = admin.token("read");
         raw.write(format!(
-            "GET /v1/events HTTP/1.1\r\nhost: admin\r\nauthorization: Bearer {token}\r\n{last}\r\n"
+            "GET /v1/events HTTP/1.1\r\nhost: admin\r\nconnection: close\r\nauthorization: Bearer {token}\r\n{last}\r\n"
         ))
         .await
         .unwrap();
@@ -853,6 +853,31 @@ async fn changes_are_told_as_they_happen_and_after_a_break() {
         let mut back = Events::open(&admin, Some(unknown)).await;
         assert_eq!(back.kind().await, "resync", "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn who_loses_their_token_hears_no_more() {
+    let cell = ScriptedCell::listen().await;
+    let admin = Admin::start(options(json!({ "alice": at(cell.addr()) }))).await;
+    let mut events = Events::open(&admin, None).await;
+    events.until(|kind, _| kind == "resync").await;
+    let file = admin.folder.path().join("tokens");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let others: Vec<_> = lines
+        .lines()
+        .filter(|line| !line.starts_with("read "))
+        .collect();
+    std::fs::write(&file, others.join("\n")).unwrap();
+    let answered = tokio::spawn(client::get(admin.router.addr(), HOST, "/"));
+    let (mut upstream, _) = cell.request().await;
+    while let Ok(line) = events.0.line().await {
+        assert!(!line.starts_with("event:"), "{line}");
+    }
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await
+        .unwrap();
+    answered.await.unwrap().unwrap();
 }
 
 #[tokio::test]

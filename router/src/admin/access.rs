@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -151,6 +151,33 @@ impl Access {
                 })
             }
         }
+    }
+}
+
+/// The token that somebody was let in with, which may be judged again.
+#[derive(Clone)]
+pub(super) struct Pass {
+    access: Arc<Access>,
+    token: Option<Arc<str>>,
+}
+
+impl Pass {
+    pub(super) fn new(access: &Arc<Access>, token: Option<&str>) -> Self {
+        Self {
+            access: Arc::clone(access),
+            token: token.map(Arc::from),
+        }
+    }
+
+    /// Whether it still lets its bearer read.
+    pub(super) fn holds(&self) -> bool {
+        self.access.admit(self.token.as_deref(), Role::Read).is_ok()
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 
 use super::View;
-use super::access::{Access, Bearer, Denied, Role};
+use super::access::{Access, Bearer, Denied, Pass, Role};
 use super::asking::{LARGEST_BODY, Turns};
 use super::document::{api, groups};
 use super::editing::{Audit, Who};
@@ -87,6 +87,8 @@ async fn admit(
     };
     let with = with(request.headers());
     let bearer_then = bearer.clone();
+    let pass = Pass::new(&gate.access, token(request.headers()));
+    request.extensions_mut().insert(pass);
     request.extensions_mut().insert(Who { bearer, with });
     if gate.role == Role::Read {
         return next.run(request).await;

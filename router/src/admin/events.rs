@@ -14,9 +14,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use super::View;
+use super::access::Pass;
 use super::cells::{Summary, summary_of};
 use super::problem::{Problem, Sort};
 use crate::live::cells::{Live, Stage};
@@ -87,6 +88,8 @@ impl Ring {
 
 /// One who listens.
 struct Listener {
+    /// Until it holds no more.
+    pass: Pass,
     feed: Arc<Feed>,
     told: watch::Receiver<u64>,
     /// The number of the event that comes next; none where it is not known where to begin.
@@ -136,9 +139,14 @@ impl Feed {
 }
 
 impl Listener {
+    /// The next event; none where the token is taken out, which is looked at before each event and every so often.
+    ///
     /// Cancel safe: an event that was not taken comes again.
     async fn event(&mut self) -> Option<Event> {
         loop {
+            if !self.pass.holds() {
+                return None;
+            }
             // Before the ring is looked at, so that nothing falls in between.
             self.told.borrow_and_update();
             {
@@ -158,7 +166,9 @@ impl Listener {
                     Some((_, Ok(None) | Err(()))) | None => {}
                 }
             }
-            self.told.changed().await.ok()?;
+            if let Ok(changed) = timeout(KEEP_ALIVE, self.told.changed()).await {
+                changed.ok()?;
+            }
         }
     }
 }
@@ -281,6 +291,7 @@ fn json(news: &impl Serialize) -> Arc<str> {
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(super) async fn events(
     Extension(feed): Extension<Arc<Feed>>,
+    Extension(pass): Extension<Pass>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if feed.last.receiver_count() >= MOST_LISTENERS {
@@ -295,6 +306,7 @@ pub(super) async fn events(
         .get("last-event-id")
         .and_then(|last| last.to_str().ok());
     let listener = Listener {
+        pass,
         next: last.and_then(|last| feed.after(last)),
         told: feed.last.subscribe(),
         feed,
@@ -309,6 +321,7 @@ pub(super) async fn events(
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::{Access, NewToken, Role};
     use super::*;
 
     fn numbered(number: usize) -> News {
@@ -336,6 +349,31 @@ mod tests {
         assert_eq!(told(MOST_CELLS).map(|(kind, _)| kind), Some("cells"));
         let many = Some(("many", "{\"cells\":251}".into()));
         assert_eq!(told(MOST_CELLS + 1), many, "which is no resync");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_their_token_is_sent_away_though_nothing_happens() {
+        let new = NewToken::new("ops", Role::Read).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens");
+        std::fs::write(&file, &new.line).unwrap();
+        let access = Arc::new(Access::new(Some(file.clone())).unwrap());
+        let feed = Arc::new(Feed {
+            epoch: 1,
+            ring: Mutex::default(),
+            last: watch::Sender::new(0),
+        });
+        let mut listener = Listener {
+            pass: Pass::new(&access, Some(&new.token)),
+            told: feed.last.subscribe(),
+            next: Some(0),
+            feed,
+        };
+        let quiet = timeout(KEEP_ALIVE * 3, listener.event()).await;
+        assert!(quiet.is_err(), "nothing has happened");
+        std::fs::write(&file, "").unwrap();
+        let ended = timeout(KEEP_ALIVE * 2, listener.event()).await;
+        assert!(ended.is_ok_and(|event| event.is_none()));
     }
 
     #[test]
