@@ -475,6 +475,29 @@ async fn nobody_writes_over_what_they_have_not_seen() {
     assert_eq!(then, serde_json::from_str::<Value>(&text).unwrap());
 }
 
+#[tokio::test]
+async fn edits_at_once_are_all_made() {
+    let names: Vec<_> = (0..32).map(|number| format!("c{number}")).collect();
+    let cells = names
+        .iter()
+        .map(|name| (name.clone(), json!({ "address": "127.0.0.1:9" })));
+    let admin = Admin::start(options(Value::Object(cells.collect()))).await;
+    let edits = names.iter().map(|name| {
+        let patch = json!({ "max_in_flight": 7 });
+        let target = format!("/v1/cells/{name}/entry");
+        let admin = &admin;
+        async move { admin.edit("PATCH", &target, patch).await }
+    });
+    for answer in futures_util::future::join_all(edits).await {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    let text = std::fs::read_to_string(admin.router.registry()).unwrap();
+    let stored: Value = serde_json::from_str(&text).unwrap();
+    for name in &names {
+        assert_eq!(stored["cells"][name]["max_in_flight"], 7, "{name}");
+    }
+}
+
 /// Begins to send a large text, whose body is sent when it is wanted.
 async fn large(admin: &Admin) -> Raw {
     let mut raw = Raw::connect(admin.address).await.unwrap();
