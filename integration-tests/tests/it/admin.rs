@@ -132,6 +132,16 @@ async fn cells_are_found_and_paged() {
     }
     let expected: Vec<_> = (0..25).map(|number| format!("cell-{number:02}")).collect();
     assert_eq!(names, expected);
+    for (search, total) in [
+        ("cell-07.example.com", 1),
+        ("07.exam", 1),
+        ("cell-07.example.com.", 0),
+        ("7.example.org", 0),
+        (".example.com", 26),
+    ] {
+        let found = json_of(admin, &format!("/v1/cells?search={search}")).await;
+        assert_eq!(found["total"], total, "{search}");
+    }
     let other = json_of(admin, "/v1/cells?search=oth").await;
     assert_eq!(other["cells"][0]["state"], "paused");
     for (target, status) in [

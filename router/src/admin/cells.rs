@@ -20,7 +20,7 @@ use crate::live::cells::{Live, Stage};
 use crate::live::snapshot::Snapshot;
 use crate::outbound::StreamError;
 use crate::outbound::wake::{NotAsleep, Waker};
-use crate::registry::{Admission, Cell, CellName, Flag, HostRule, Protocol};
+use crate::registry::{Admission, Cell, CellName, Flag, HostName, HostRule, Protocol};
 
 /// Entries on a page unless asked otherwise, and at most.
 const PAGE: usize = 100;
@@ -33,7 +33,7 @@ const LONGEST_WAIT: u64 = 60;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
-    /// Part of the name or of a host.
+    /// Part of the name or of a host, that below the domain included.
     #[serde(default)]
     #[param(required = false)]
     search: String,
@@ -159,6 +159,8 @@ pub(super) async fn list(
         return Err(Problem::malformed(detail));
     }
     let snapshot = view.publisher.current();
+    let search = &*wanted.search;
+    let own = own_host(search, snapshot.registry.domain());
     let named = wanted
         .state
         .and_then(|state| named(&view, &snapshot, state));
@@ -168,7 +170,9 @@ pub(super) async fn list(
     let wanted_ones = cells
         .map(|cell| (cell.name.as_str(), Some(cell)))
         .chain(left_out)
-        .filter(|(name, cell)| name.contains(&wanted.search) || has_host(*cell, &wanted.search))
+        .filter(|(name, cell)| {
+            name.contains(search) || has_host(*cell, search) || is_own(*cell, own)
+        })
         .filter(|(name, cell)| match (wanted.state, &named) {
             (None, _) => true,
             (Some(_), Some(named)) => named.contains(*name),
@@ -209,6 +213,18 @@ fn first<'s>(
         }
     }
     (kept.into_iter().collect(), total)
+}
+
+/// What ends the names of those cells whose hosts below the domain are searched for: `ice` for `ice.exam`.
+fn own_host<'s>(search: &'s str, domain: Option<&HostName>) -> Option<&'s str> {
+    let (end, rest) = search.split_once('.')?;
+    domain?.as_str().starts_with(rest).then_some(end)
+}
+
+/// Whether a cell's name ends so.
+fn is_own(cell: Option<&Arc<Cell>>, end: Option<&str>) -> bool {
+    let names = cell.zip(end);
+    names.is_some_and(|(cell, end)| cell.name.as_str().ends_with(end))
 }
 
 fn has_host(cell: Option<&Arc<Cell>>, part: &str) -> bool {
