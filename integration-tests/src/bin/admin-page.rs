@@ -39,6 +39,7 @@ async fn main() -> Result<(), Error> {
     scene.asks_where_a_request_goes().await?;
     scene.leaves_sleeping_cells_asleep_until_told().await?;
     scene.is_read_to_those_who_do_not_see().await?;
+    scene.signs_out().await?;
     println!("the admin page does what it should, in chromium");
     Ok(())
 }
@@ -322,6 +323,33 @@ impl Scene {
         self.fill("url", "http://zoe.example.org/x").await?;
         self.press("Explain").await?;
         self.reads("host zoe.example.org").await
+    }
+
+    /// What is heard of ends with the session, and is heard once after the next one begins.
+    async fn signs_out(&mut self) -> Result<(), Error> {
+        self.browser
+            .run("window.asked = []; { const before = fetch; window.fetch = (to, how) => { if (to === '/v1/events') asked.push(how.signal); return before(to, how); }; }")
+            .await?;
+        for times in [0, 1] {
+            self.browser
+                .run("document.getElementById('leave').click()")
+                .await?;
+            self.browser
+                .until("document.activeElement?.id === 'token'")
+                .await?;
+            let over =
+                format!("asked.length === {times} && asked.every((signal) => signal.aborted)");
+            self.browser.until(&over).await?;
+            let token = self.token.clone();
+            self.browser.typed(&token).await?;
+            self.browser.key("Enter").await?;
+            self.browser
+                .until("document.getElementById('pulse').textContent === 'live'")
+                .await?;
+        }
+        self.browser
+            .until("asked.length === 2 && asked.filter((signal) => !signal.aborted).length === 1")
+            .await
     }
 
     async fn leaves_sleeping_cells_asleep_until_told(&mut self) -> Result<(), Error> {

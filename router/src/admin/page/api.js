@@ -1,6 +1,8 @@
 // The admin API. The token is kept in this module's memory, and nowhere else.
 
 let token = null;
+/** Ends what is heard for who is signed in. */
+let ended = new AbortController();
 /** Who is signed in: `{ name, role }`, or null. */
 export let session = null;
 
@@ -24,17 +26,18 @@ function headers(more = {}) {
   return all;
 }
 
-async function send(method, path, { body, etag, query, signal } = {}) {
+async function send(method, path, { body, etag, last, query, signal } = {}) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const search = given.length ? `?${new URLSearchParams(given)}` : "";
   const more = {};
   if (etag) more["if-match"] = etag;
+  if (last) more["last-event-id"] = last;
   if (body !== undefined) more["content-type"] = method === "PATCH" ? "application/merge-patch+json" : "application/json";
   const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const answer = await fetch(path + search, { method, headers: headers(more), body: sent, signal, cache: "no-store" });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  if (answer.status === 401 && session) { session = null; token = null; dispatchEvent(new Event("signed-out")); }
+  if (answer.status === 401 && session) { signOut(); dispatchEvent(new Event("signed-out")); }
   throw new Problem(answer.status, told);
 }
 
@@ -59,6 +62,8 @@ export async function signIn(given) {
 }
 
 export function signOut() {
+  ended.abort();
+  ended = new AbortController();
   session = null;
   token = null;
 }
@@ -66,11 +71,11 @@ export function signOut() {
 /** Hears of changes for as long as somebody is signed in: each as a `live` event on the window. After a break it goes on where
  *  it was; `EventSource` could not send the token. */
 export async function listen(state) {
+  const { signal } = ended;
   let last = null;
-  for (let pause = 500; session; pause = Math.min(pause * 2, 15000)) {
+  for (let pause = 500; !signal.aborted; pause = Math.min(pause * 2, 15000)) {
     try {
-      const answer = await fetch("/v1/events", { headers: headers(last ? { "last-event-id": last } : {}), cache: "no-store" });
-      if (!answer.ok) throw new Error(answer.status);
+      const answer = await send("GET", "/v1/events", { last, signal });
       state(true);
       let rest = "";
       for await (const part of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
@@ -83,9 +88,9 @@ export async function listen(state) {
           last = fields.id ?? last;
           dispatchEvent(new CustomEvent("live", { detail: { kind: fields.event, data: JSON.parse(fields.data) } }));
         }
-        if (!session) break;
       }
     } catch { /* Tried again below. */ }
+    if (signal.aborted) return;
     state(false);
     await new Promise((done) => setTimeout(done, pause));
   }
