@@ -37,6 +37,7 @@ async fn main() -> Result<(), Error> {
     scene.pauses_it().await?;
     scene.sees_what_an_editor_breaks_and_undoes_it().await?;
     scene.asks_where_a_request_goes().await?;
+    scene.renames_a_cell_and_removes_it().await?;
     scene.leaves_sleeping_cells_asleep_until_told().await?;
     scene.is_read_to_those_who_do_not_see().await?;
     scene.signs_out().await?;
@@ -323,6 +324,34 @@ impl Scene {
         self.fill("url", "http://zoe.example.org/x").await?;
         self.press("Explain").await?;
         self.reads("host zoe.example.org").await
+    }
+
+    async fn renames_a_cell_and_removes_it(&mut self) -> Result<(), Error> {
+        self.browser.run("location.hash = '#/cells/zoe'").await?;
+        self.press("Rename").await?;
+        self.fill("answer", "zora").await?;
+        self.browser
+            .run("document.querySelector('dialog button.main').click()")
+            .await?;
+        self.reads("zoe is zora now.").await?;
+        self.browser
+            .until("document.querySelector('h1')?.textContent === 'zora'")
+            .await?;
+        let answer = client::get(self.router.addr(), "zora.example.com", "/").await?;
+        assert_eq!(answer.text(), "ok");
+        self.press("Remove").await?;
+        self.browser
+            .until("document.querySelector('dialog button.danger')")
+            .await?;
+        self.browser
+            .run("document.querySelector('dialog button.danger').click()")
+            .await?;
+        self.reads("zora is removed.").await?;
+        self.browser.until("location.hash === '#/'").await?;
+        self.reads("of 10,000").await?;
+        let text = std::fs::read_to_string(self.router.registry())?;
+        assert!(!text.contains("zoe") && !text.contains("zora"));
+        Ok(())
     }
 
     /// What is heard of ends with the session, and is heard once after the next one begins.

@@ -109,12 +109,23 @@ async function* chunks(stream) {
   }
 }
 
-/** Edits: asks for the word where many cells would go; null if it is not given. */
+/** Edits many cells: asks for the word where many would go; null if it is not given. */
 export async function edit(method, path, options, confirm) {
   try {
     return await ask(method, path, options);
   } catch (problem) {
-    if (problem.kind !== "unconfirmed" || !(await confirm(problem.message))) throw problem;
+    if (problem.kind !== "unconfirmed") throw problem;
+    if (!(await confirm(problem.message))) return null;
     return ask(method, path, { ...options, query: { ...options?.query, confirm_unplug: true } });
   }
+}
+
+/** Waits until a cell of this name is in force, for five seconds at most: what is stored is in force a moment later. */
+export async function inForce(name) {
+  for (let tries = 0; tries < 50; tries += 1) {
+    try {
+      return await ask("GET", `/v1/cells/${encodeURIComponent(name)}`);
+    } catch { await new Promise((done) => setTimeout(done, 100)); }
+  }
+  throw new Error(`${name} is stored, and not in force yet.`);
 }

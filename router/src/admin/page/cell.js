@@ -1,7 +1,7 @@
 // One cell: how it is, what can be done with it, and its entry.
 
-import { ask, edit, may, read } from "./api.js";
-import { ago, asked, bytes, changes, confirmed, h, number, show, tags, toast } from "./dom.js";
+import { ask, inForce, may } from "./api.js";
+import { ago, asked, bytes, confirmed, h, number, show, tags, toast } from "./dom.js";
 import { entryForm } from "./entry.js";
 
 /** How often its numbers are read anew, in milliseconds. */
@@ -11,6 +11,8 @@ export async function cell({ ended, name, router }) {
   const path = `/v1/cells/${encodeURIComponent(name)}`;
   let cell = await ask("GET", path, { signal: ended });
   let machine = { asleep: null, state: null };
+  // It was renamed or removed here, and the page goes elsewhere.
+  let gone = false;
   const [head, alarm, now, lanes, wrong, past] = ["div", "div", "section", "section", "section", "section"].map((tag) => h(tag));
   [now, lanes, wrong, past].forEach((part) => { part.className = "sheet"; });
   const form = await entryForm(name, ended, load);
@@ -26,7 +28,7 @@ export async function cell({ ended, name, router }) {
     }
     await load();
   }
-  const state = (to, done) => act(done, () => edit("PUT", `${path}/state`, { body: { state: to } }, (why) => confirmed(why, "Yes, do it")));
+  const state = (to, done) => act(done, () => ask("PUT", `${path}/state`, { body: { state: to } }));
   const button = (text, work, kind) => h("button", { type: "button", class: kind ?? null, onclick: work }, text);
 
   function actions() {
@@ -58,14 +60,22 @@ export async function cell({ ended, name, router }) {
     if (!to || to === name) return;
     try {
       await ask("PUT", `${path}/name`, { body: { name: to } });
-      location.hash = `#/cells/${to}`;
-    } catch (problem) { toast(problem.message, true); }
+      gone = true;
+      toast(`${name} is ${to} now.`);
+      await inForce(to);
+      if (!ended.aborted) location.hash = `#/cells/${to}`;
+    } catch (problem) {
+      toast(problem.message, true);
+      if (gone && !ended.aborted) location.hash = "#/";
+    }
   }
 
   async function remove() {
     if (!(await confirmed(`Remove ${name}? Its entry goes; the history keeps it.`, "Remove"))) return;
     try {
-      if (await edit("DELETE", `${path}/entry`, {}, (why) => confirmed(why, "Yes, remove"))) location.hash = "#/";
+      await ask("DELETE", `${path}/entry`);
+      gone = true;
+      location.hash = "#/";
       toast(`${name} is removed. The history brings it back.`);
     } catch (problem) { toast(problem.message, true); }
   }
@@ -116,7 +126,7 @@ export async function cell({ ended, name, router }) {
       cell = await ask("GET", path, { signal: ended });
       draw();
     } catch (problem) {
-      if (problem.status === 404) location.hash = "#/";
+      if (problem.status === 404 && !gone) location.hash = "#/";
     }
   }
 
@@ -166,13 +176,10 @@ export async function newCell() {
     try {
       await ask("PUT", `/v1/cells/${encodeURIComponent(name)}/entry`, { body: entry });
       toast(`${name} is added.`);
-      // It is in force a moment later.
-      for (let tries = 0; tries < 20; tries += 1) {
-        try { await ask("GET", `/v1/cells/${name}`); break; } catch { await new Promise((done) => setTimeout(done, 100)); }
-      }
+      await inForce(name);
       location.hash = `#/cells/${name}`;
     } catch (problem) {
-      const lines = problem.problems.map(({ path, what, fix }) => `${path.replace(`$.cells.${name}.`, "")}: ${what}; ${fix}`);
+      const lines = (problem.problems ?? []).map(({ path, what, fix }) => `${path.replace(`$.cells.${name}.`, "")}: ${what}; ${fix}`);
       wrong.replaceChildren(...(lines.length ? lines : [problem.message]).map((line) => h("li", {}, line)));
     }
   };

@@ -1,7 +1,7 @@
 // The form of an entry, made from the registry's own schema: each key with its meaning, its bounds, and what is wrong with it.
 
-import { ask, edit, may, read } from "./api.js";
-import { changes, confirmed, h, toast } from "./dom.js";
+import { ask, may, read } from "./api.js";
+import { changes, h, toast } from "./dom.js";
 
 let schema;
 const loaded = async () => (schema ??= (await (await fetch("page/schema.json")).json()).$defs);
@@ -112,8 +112,7 @@ export async function entryForm(name, ended, saved) {
     event.preventDefault();
     clearTimeout(wait);
     try {
-      const done = await edit("PATCH", path, { body: patch(), etag }, (why) => confirmed(why, "Yes, do it"));
-      if (!done) return;
+      await ask("PATCH", path, { body: patch(), etag });
       toast(`${name} is saved.`);
       await load();
       await saved();
