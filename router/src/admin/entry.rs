@@ -13,7 +13,7 @@ use super::View;
 use super::asking::{Asked, Named, Precondition, Sent, tagged};
 use super::editing::{Done, How, Who, blocking, edit};
 use super::edits::Outcome;
-use super::problem::Problem;
+use super::problem::{NotEdited, Problem};
 use crate::registry::edit::{Operation, entry, merge};
 use crate::registry::{Admission, CellName, Version};
 
@@ -82,10 +82,7 @@ pub(super) async fn read_entry(
     responses(
         (status = 200, body = Outcome, description = "It is there now."),
         (status = 201, body = Outcome, description = "The cell is new.", headers(("location" = String, description = "Where it is."))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn put_entry(
     State(view): State<Arc<View>>,
@@ -129,10 +126,7 @@ pub(super) async fn put_entry(
     request_body(content((Object = "application/merge-patch+json"), (Object = "application/json"))),
     responses(
         (status = 200, body = Outcome),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn patch_entry(
     State(view): State<Arc<View>>,
@@ -156,10 +150,7 @@ pub(super) async fn patch_entry(
         ("If-Match" = Option<String>, Header, description = "The version of the entry that the edit is based on.")),
     responses(
         (status = 200, body = Outcome),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn delete_entry(
     State(view): State<Arc<View>>,
@@ -182,10 +173,7 @@ pub(super) async fn delete_entry(
         ("If-Match" = Option<String>, Header, description = "The version of the entry that the edit is based on.")),
     responses(
         (status = 200, body = Outcome),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn put_state(
     State(view): State<Arc<View>>,
@@ -216,10 +204,7 @@ pub(super) async fn put_state(
         ("If-Match" = Option<String>, Header, description = "The version of the entry that the edit is based on.")),
     responses(
         (status = 200, body = Outcome, headers(("location" = String, description = "Where the cell is now."))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn put_name(
     State(view): State<Arc<View>>,

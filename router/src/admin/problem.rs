@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::access::Denied;
 use crate::control::store::{Refused, StoreError};
@@ -28,6 +28,24 @@ pub struct Problem {
     /// The version of the registry, or of the entry, that there is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// Why an edit is not made, as the document tells it.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) enum NotEdited {
+    /// What is to be edited is not there.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// It cannot be done as things are, or has to be confirmed.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Refused(Problem),
+    /// Somebody else has edited.
+    #[response(status = 412, content_type = "application/problem+json")]
+    Moved(Problem),
+    /// What is asked for is wrong, or the registry would be broken by it.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(Problem),
 }
 
 /// What sort of problem it is.

@@ -13,7 +13,7 @@ use super::View;
 use super::asking::{Asked, Draft, Precondition, Sent, Versioned, tagged};
 use super::editing::{Done, How, Who, blocking, edit};
 use super::edits::{Edits, Outcome, Past, Pasts, Step};
-use super::problem::{Place, Problem, Sort};
+use super::problem::{NotEdited, Place, Problem, Sort};
 use crate::control::store::{Store, StoreError};
 use crate::control::unplug::unplugged;
 use crate::registry::edit::{Change, Operation, changes};
@@ -85,10 +85,7 @@ pub(super) async fn put_registry(
     params(How, ("If-Match" = Option<String>, Header, description = "The version of the registry that the edit is based on.")),
     responses(
         (status = 200, body = Outcome),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn post_edits(
     State(view): State<Arc<View>>,
@@ -323,10 +320,7 @@ pub(super) struct Undo {
     params(How, ("If-Match" = Option<String>, Header, description = "The version of the registry that the edit is based on.")),
     responses(
         (status = 200, body = Outcome, headers(("etag" = String, description = "The version now."))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        NotEdited,
     ))]
 pub(super) async fn undo(
     State(view): State<Arc<View>>,
