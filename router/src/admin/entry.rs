@@ -92,7 +92,7 @@ pub(super) async fn put_entry(
     precondition: Precondition,
     Sent(new): Sent<Box<RawValue>>,
 ) -> Result<Done, Problem> {
-    let location = format!("/v1/cells/{cell}");
+    let (location, path) = (format!("/v1/cells/{cell}"), format!("cells.{cell}"));
     let proposal = edit(&view, &who, how, None, move |_, text| {
         let there = now(text, &cell);
         precondition.judge(there)?;
@@ -107,7 +107,6 @@ pub(super) async fn put_entry(
         }])
     })
     .await?;
-    let path = location.replace("/v1/", "").replace('/', ".");
     let is_new =
         |change: &crate::registry::edit::Change| change.path == path && change.before.is_none();
     let added = proposal.changes.iter().any(is_new);
