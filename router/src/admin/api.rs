@@ -1,6 +1,7 @@
 //! Who is let in to what, and what is put on record of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
+use futures_util::FutureExt as _;
 
 use super::View;
 use super::access::{Access, Bearer, Denied, Pass, Role};
@@ -94,14 +96,22 @@ async fn admit(
         return next.run(request).await;
     }
     let done = tokio::spawn(async move {
-        let response = next.run(request).await;
+        let response = finished(next.run(request)).await;
         operation.record(&bearer_then, with, &response);
         response
     });
     match done.await {
         Ok(response) => response,
-        Err(panicked) => Problem::failed(panicked.to_string()).into_response(),
+        Err(ended) => Problem::failed(ended.to_string()).into_response(),
     }
+}
+
+/// The answer, also of what panics: it may have been done in part, and is on record for that.
+async fn finished(run: impl Future<Output = Response>) -> Response {
+    let finished = AssertUnwindSafe(run).catch_unwind().await;
+    finished.unwrap_or_else(|_| {
+        Problem::failed("The router could not do it; its log says why.").into_response()
+    })
 }
 
 /// What is done, as it stands in the log.
@@ -176,5 +186,16 @@ fn with(headers: &HeaderMap) -> &'static str {
         Some(b"cli") => "cli",
         Some(b"page") => "page",
         _ => "api",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_panics_has_an_answer_for_the_record() {
+        let response = finished(async { panic!("the test wants it") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }
