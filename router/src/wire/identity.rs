@@ -138,6 +138,11 @@ fn unmask(headers: &mut HeaderMap) {
     });
 }
 
+/// Whether only a trusted proxy may say a field.
+pub(super) fn is_forwarding(name: &str) -> bool {
+    FORWARDING.iter().any(|field| field.as_str() == name)
+}
+
 /// Whether a field speaks of the client, of the cell or of a replay.
 fn is_claim(name: &str) -> bool {
     fly::REPLAY_TALK

@@ -106,9 +106,7 @@ pub fn question(
         headers.remove(name);
     }
     silence(&mut headers, sign_in);
-    remove_spellings(&mut headers, |name| {
-        name == X_FORWARDED_METHOD.as_str() || name == X_FORWARDED_URI.as_str()
-    });
+    remove_spellings(&mut headers, says_what_is_asked);
     identity::introduce(&mut headers, peer, introduction);
     forward::join_cookies(&mut headers);
     let target = head.uri.path_and_query();
@@ -128,6 +126,12 @@ pub fn question(
     headers.insert(X_FORWARDED_HOST, introduction.authority.clone());
     forward::enter_via(&mut headers, head.version, pseudonym);
     headers
+}
+
+/// Whether a field, by its name with hyphens, is one by which servers judge what a request is: only the router says that.
+fn says_what_is_asked(name: &str) -> bool {
+    let forwarded = name.starts_with("x-forwarded-") && !identity::is_forwarding(name);
+    forwarded || name.starts_with("x-original-") || OTHER_PATHS.contains(&name)
 }
 
 /// What a server that lets a request pass says of its client.
@@ -340,6 +344,13 @@ mod tests {
             .header("x-forwarded-uri", "/public")
             .header("x_forwarded_method", "GET")
             .header("x-forwarded-host", "evil")
+            .header("x-original-url", "https://alice.example.com/public")
+            .header("x_original_uri", "/public")
+            .header("x-original_method", "GET")
+            .header("x-rewrite-url", "/public")
+            .header("x_rewrite_url", "/public")
+            .header("x-forwarded-path", "/public")
+            .header("x_forwarded_user", "admin")
             .header("remote-user", "admin")
             .header("x-forwarded-for", "1.1.1.1");
         let (head, ()) = request.body(()).unwrap().into_parts();
