@@ -259,8 +259,8 @@ fn wants_sign_in(facts: &Facts<'_>, found: &Found<'_>) -> bool {
     }
     let reads = matches!(*facts.method, http::Method::GET | http::Method::HEAD);
     let proof = reads && found.stripped_prefix().is_none() && is_challenge(facts.path());
-    let public = !facts.names_another_path && sign_in.is_public(&found.path(facts));
-    !proof && !public
+    let public = sign_in.is_public(&found.path(facts));
+    facts.names_another_path || !(proof || public)
 }
 
 /// Whether a certificate authority asks here for a proof that the cell has this name (RFC 8555 section 8.3): by plain
