@@ -105,8 +105,11 @@ pub fn question(
     for name in NOT_ASKED.iter().chain(&[header::HOST, header::TE]) {
         headers.remove(name);
     }
-    silence(&mut headers, sign_in);
-    remove_spellings(&mut headers, says_what_is_asked);
+    // The server judges by the client's credentials, also where it sets others for the cell.
+    let credential = |name: &str| name == header::AUTHORIZATION || name == header::COOKIE;
+    remove_spellings(&mut headers, |name| {
+        says_what_is_asked(name) || (is_the_servers(name, sign_in) && !credential(name))
+    });
     identity::introduce(&mut headers, peer, introduction);
     forward::join_cookies(&mut headers);
     let target = head.uri.path_and_query();
@@ -178,15 +181,18 @@ pub fn tell(headers: &mut HeaderMap, sign_in: &SignIn, signed_in: Option<&Signed
 
 /// Removes the fields that only the server may set, however they are spelled; from trailers, too.
 pub fn silence(headers: &mut HeaderMap, sign_in: &SignIn) {
+    remove_spellings(headers, |name| is_the_servers(name, sign_in));
+}
+
+/// Whether only the server may set a field.
+fn is_the_servers(name: &str, sign_in: &SignIn) -> bool {
     let user_from = match &sign_in.by {
         SignInBy::Forward { user_from, .. } => Some(user_from.as_str()),
         SignInBy::Basic { .. } => None,
     };
-    remove_spellings(headers, |name| {
-        name == CELL_USER.as_str()
-            || Some(name) == user_from
-            || sign_in.fields().iter().any(|field| field.as_str() == name)
-    });
+    name == CELL_USER.as_str()
+        || Some(name) == user_from
+        || sign_in.fields().iter().any(|field| field.as_str() == name)
 }
 
 /// Removes fields by their names with hyphens for underscores.
@@ -330,6 +336,25 @@ mod tests {
         assert!(public.is_empty());
     }
 
+    fn asked(head: &Parts, sign_in: &SignIn) -> HeaderMap {
+        let (authority, id) = (
+            HeaderValue::from_static("alice.example.com"),
+            HeaderValue::from_static("1"),
+        );
+        let introduction = Introduction {
+            cell: "alice",
+            authority: &authority,
+            request_id: &id,
+            stripped_prefix: None,
+        };
+        let peer = Peer {
+            ip: "192.0.2.7".parse().unwrap(),
+            trusted: false,
+            tls: true,
+        };
+        question(head, peer, &introduction, sign_in, "cell-router-1")
+    }
+
     #[test]
     fn a_server_is_asked_what_the_request_is_and_by_whom() {
         let request = http::Request::post("/a/b?c=d")
@@ -354,22 +379,7 @@ mod tests {
             .header("remote-user", "admin")
             .header("x-forwarded-for", "1.1.1.1");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let (authority, id) = (
-            HeaderValue::from_static("alice.example.com"),
-            HeaderValue::from_static("1"),
-        );
-        let introduction = Introduction {
-            cell: "alice",
-            authority: &authority,
-            request_id: &id,
-            stripped_prefix: None,
-        };
-        let peer = Peer {
-            ip: "192.0.2.7".parse().unwrap(),
-            trusted: false,
-            tls: true,
-        };
-        let mut got = question(&head, peer, &introduction, &forward(), "cell-router-1");
+        let mut got = asked(&head, &forward());
         let mut expect = |name: &str, value: &str| {
             assert_eq!(got.remove(name).unwrap(), value, "{name}");
         };
@@ -387,6 +397,31 @@ mod tests {
         ] {
             expect(name, value);
         }
+        assert!(got.is_empty(), "{got:?}");
+    }
+
+    #[test]
+    fn a_server_that_sets_a_credential_is_shown_the_clients() {
+        let mut sign_in = forward();
+        if let SignInBy::Forward {
+            user_from, copy, ..
+        } = &mut sign_in.by
+        {
+            *user_from = HeaderName::from_static("authorization");
+            *copy = [header::AUTHORIZATION, header::COOKIE, CELL_USER].into();
+        }
+        let request = http::Request::get("/")
+            .header("authorization", "Bearer x")
+            .header("cookie", "a=1")
+            .header("cell_user", "admin");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let got = asked(&head, &sign_in);
+        assert_eq!(got["authorization"], "Bearer x");
+        assert_eq!(got["cookie"], "a=1");
+        assert!(!got.contains_key("cell_user"));
+        // The cell gets the server's, or none.
+        let mut got = head.headers;
+        tell(&mut got, &sign_in, Some(&SignedIn::default()));
         assert!(got.is_empty(), "{got:?}");
     }
 
