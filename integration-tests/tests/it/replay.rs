@@ -358,6 +358,22 @@ async fn cached_replay_skips_the_router_until_its_time_is_up() {
 }
 
 #[tokio::test]
+async fn cell_with_files_of_the_routers_is_not_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.txt"), "the router's").unwrap();
+    let files = json!({ "folder": folder.path().to_str().unwrap(), "path": "/assets" });
+    let (stage, echo) = echoing(json!({ "replay": "cached", "static": files })).await;
+    for _ in 0..2 {
+        let page = client::get(stage.edge, "alice.example.com", "/page").await;
+        assert_eq!(stage.kinds(&page.unwrap()), REPLAYED);
+        let file = client::get(stage.edge, "alice.example.com", "/assets/a.txt").await;
+        assert_eq!(file.unwrap().text(), "the router's");
+    }
+    assert_eq!(echo.seen(), 2);
+    assert_eq!(stage.fly.violations(), [""; 0]);
+}
+
+#[tokio::test]
 async fn cell_on_a_path_is_remembered_for_its_prefix_only() {
     let fly = Fly::start().await.unwrap();
     let (alice, bob) = (Echo::start("alice").await, Echo::start("bob").await);

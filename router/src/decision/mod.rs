@@ -164,8 +164,12 @@ impl Found<'_> {
     }
 
     /// The prefix below which every path of the request's host is this cell's, for a replay that the edge remembers;
-    /// `None` where that cannot be said of any.
+    /// `None` where that cannot be said of any, or where the router serves files of the cell: what the edge remembers it does
+    /// not ask the router again, and it knows of no exceptions.
     pub fn exclusive_prefix(&self) -> Option<String> {
+        if self.cell.files.is_some() {
+            return None;
+        }
         match (&self.route, &self.cell.placement) {
             (Route::Host | Route::Wildcard | Route::Subdomain, _) => Some(String::new()),
             (Route::Path { prefix, .. }, _) => Some((*prefix).to_owned()),

@@ -197,7 +197,6 @@ rows! {
     a_challenge_of_an_authority_needs_no_sign_in: Row::to("members.example.com").at("/.well-known/acme-challenge/a_b-C") => Decision::Stream(StreamReason::SignsIn);
     what_looks_like_a_challenge_does: Row::to("members.example.com").at("/.well-known/acme-challenge/x/../y") => Decision::SignIn;
     nobody_waits_for_a_paused_cell_who_has_not_signed_in: Row::to("resting.example.com") => Decision::SignIn;
-    a_challenge_beside_another_path_does: Row::to("members.example.com").at("/.well-known/acme-challenge/a_b-C").header("x_original_url", "/admin") => Decision::SignIn;
     a_member_waits_for_a_paused_cell: Row::to("resting.example.com").signed_in() => Decision::Hold;
     maintenance_is_for_everybody: Row::to("closed.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(30)));
     https_comes_before_the_password: Row::to("members.example.com").plain() => Decision::Answer(Answer::UseHttps(443));
