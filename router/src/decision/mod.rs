@@ -258,7 +258,7 @@ fn wants_sign_in(facts: &Facts<'_>, found: &Found<'_>) -> bool {
     let Some(sign_in) = &found.cell.sign_in else {
         return false;
     };
-    if facts.signed_in {
+    if facts.signed_in || sign_in.is_open() {
         return false;
     }
     let reads = matches!(*facts.method, http::Method::GET | http::Method::HEAD);

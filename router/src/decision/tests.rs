@@ -21,6 +21,8 @@ const REGISTRY: &str = r#"{
     "shy":      { "machine": "3d8d9e67c2e12b", "wake_for": "visitors" },
     "members":  { "machine": "3d8d9e67c2e12c", "replay": "cached", "paths": [{"prefix": "/m", "strip": true}],
                   "sign_in": { "basic": "f", "public": ["/open"] } },
+    "open":     { "machine": "3d8d9e67c2e132", "replay": "never", "sign_in": { "basic": "f", "public": ["/x", "/"] } },
+    "outside":  { "address": "127.0.0.1:9001", "sign_in": { "basic": "f" } },
     "resting":  { "machine": "3d8d9e67c2e12d", "state": "paused", "sign_in": { "basic": "f" } },
     "pictures": { "machine": "3d8d9e67c2e12f", "replay": "cached", "static": { "folder": "f", "path": "/art" } },
     "mixed":    { "machine": "3d8d9e67c2e130", "state": "paused", "static": { "folder": "f", "missing": "cell" } },
@@ -195,7 +197,11 @@ rows! {
     a_public_path_beside_another_one_is_not_public: Row::to("members.example.com").at("/open").header("x-original-url", "/") => Decision::SignIn;
     a_public_path_with_a_doubt_is_not_public: Row::to("members.example.com").at("/open/%2e%2e/x") => Decision::SignIn;
     a_challenge_of_an_authority_needs_no_sign_in: Row::to("members.example.com").at("/.well-known/acme-challenge/a_b-C") => Decision::Stream(StreamReason::SignsIn);
+    a_challenge_beside_another_path_does: Row::to("members.example.com").at("/.well-known/acme-challenge/a_b-C").header("x_original_url", "/admin") => Decision::SignIn;
     what_looks_like_a_challenge_does: Row::to("members.example.com").at("/.well-known/acme-challenge/x/../y") => Decision::SignIn;
+    where_all_is_public_a_doubt_asks_nobody: Row::to("open.example.com").at("//caf%C3%A9/..;/").header("x-rewrite-url", "/y") => Decision::Stream(StreamReason::SignsIn);
+    where_all_is_public_a_write_asks_nobody: Row { method: http::Method::PUT, ..Row::to("open.example.com").at("/%2e%2e") } => Decision::Stream(StreamReason::SignsIn);
+    an_address_is_the_reason_before_signing_in: Row::to("outside.example.com").signed_in() => Decision::Stream(StreamReason::AddressCell);
     nobody_waits_for_a_paused_cell_who_has_not_signed_in: Row::to("resting.example.com") => Decision::SignIn;
     a_member_waits_for_a_paused_cell: Row::to("resting.example.com").signed_in() => Decision::Hold;
     maintenance_is_for_everybody: Row::to("closed.example.com") => Decision::Answer(Answer::Maintenance(Duration::from_secs(30)));
@@ -389,5 +395,28 @@ fn the_same_address_by_https_has_its_host_and_another_port() {
         }
         let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
         assert_eq!(facts.https(port).as_deref(), https, "{host}");
+    }
+}
+
+#[test]
+fn a_prefix_is_exclusive_unless_the_router_serves_files_below_it() {
+    let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
+    let surroundings = Surroundings {
+        through_edge: true,
+        https_at: None,
+        replay_max_bytes: 1,
+        pseudonym: "me",
+    };
+    for (host, target, prefix) in [
+        ("cached.example.com", "/x", Some("")),
+        ("apps.example.com", "/strict/x", Some("/strict")),
+        ("pictures.example.com", "/x", None),
+        ("pictures.example.com", "/art/x", None),
+    ] {
+        let mut head = head(target);
+        head.headers.insert("host", host.parse().unwrap());
+        let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
+        let found = resolve(&registry, &facts).unwrap();
+        assert_eq!(found.exclusive_prefix().as_deref(), prefix, "{host}");
     }
 }

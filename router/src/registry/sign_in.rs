@@ -56,6 +56,11 @@ impl SignIn {
         is_plain(path) && self.public.iter().any(|public| public.covers(path))
     }
 
+    /// Whether everything is for everybody, so that there is no path to doubt.
+    pub fn is_open(&self) -> bool {
+        self.public.iter().any(PlainPath::is_all)
+    }
+
     /// The file of passwords, where there is one.
     pub fn file(&self) -> Option<&Arc<str>> {
         match &self.by {
@@ -93,13 +98,17 @@ impl PlainPath {
         ))
     }
 
+    fn is_all(&self) -> bool {
+        &*self.0 == "/"
+    }
+
     fn covers(&self, path: &str) -> bool {
         self.rest(path).is_some()
     }
 
     /// What is left of a path that lies at or below this one: nothing, or what begins with a slash.
     pub fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
-        if &*self.0 == "/" {
+        if self.is_all() {
             return path.starts_with('/').then_some(path);
         }
         let rest = path.strip_prefix(&*self.0)?;
