@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::clients::client;
@@ -25,6 +25,8 @@ const FAILURES: u32 = 10;
 const FAILURE_FORGOTTEN: Duration = Duration::from_secs(6);
 /// Of how many clients failures are kept, at most; nobody else gets a check then.
 const CLIENTS_MOST: usize = 100_000;
+/// How many take turns at once; those who sign in with the same take the same turns.
+const TURNS: usize = 64;
 /// How many checks wait for others, at most, and for how long.
 const WAITING_MOST: usize = 64;
 const WAITING: Duration = Duration::from_secs(5);
@@ -42,32 +44,6 @@ pub enum Verdict {
     Busy,
 }
 
-/// A check that is under way, counted against its client; counted out on drop, unless it has failed.
-struct Guess {
-    sign_ins: Arc<SignIns>,
-    client: IpAddr,
-    failed: bool,
-}
-
-impl Guess {
-    /// Whether it fitted.
-    fn judge(mut self, fits: bool, seal: Seal) -> bool {
-        if fits {
-            self.sign_ins.remember(seal);
-        }
-        self.failed = !fits;
-        fits
-    }
-}
-
-impl Drop for Guess {
-    fn drop(&mut self) {
-        if !self.failed {
-            self.sign_ins.earn(self.client);
-        }
-    }
-}
-
 /// What was signed in with, as nobody can undo it: a MAC of hash, name and password.
 type Seal = [u8; 32];
 
@@ -77,6 +53,7 @@ pub struct SignIns {
     key: hmac::Key,
     known: Mutex<HashMap<Seal, Instant>>,
     failures: Mutex<HashMap<IpAddr, Instant>>,
+    turns: [Arc<tokio::sync::Mutex<()>>; TURNS],
     places: Arc<Semaphore>,
     queue: Arc<Semaphore>,
 }
@@ -88,6 +65,7 @@ impl SignIns {
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             known: Mutex::default(),
             failures: Mutex::default(),
+            turns: std::array::from_fn(|_| Arc::default()),
             places: Arc::new(Semaphore::new(places)),
             queue: Arc::new(Semaphore::new(places + WAITING_MOST)),
         }
@@ -107,33 +85,47 @@ impl SignIns {
             return Verdict::Fits;
         }
         let client = client(ip);
-        // Taken before it is known to fail, so that many at once are no more than one after the other.
-        let guess = match self.spend(client) {
-            Ok(()) => Guess {
-                sign_ins: Arc::clone(self),
-                client,
-                failed: false,
-            },
-            Err(wait) => return Verdict::TooOften(wait),
+        if let Err(wait) = self.may_spend(client) {
+            return Verdict::TooOften(wait);
+        }
+        // A browser asks for a whole page at once: one of its requests is checked, and the others know what it came to.
+        let Some(turn) = self.turn(&seal).await else {
+            return Verdict::Busy;
         };
+        if there && self.is_known(&seal) {
+            return Verdict::Fits;
+        }
         let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else {
             return Verdict::Busy;
         };
         let Ok(Ok(place)) = timeout(WAITING, Arc::clone(&self.places).acquire_owned()).await else {
             return Verdict::Busy;
         };
-        if there && self.is_known(&seal) {
-            return Verdict::Fits;
+        // Counted before it is known to fail, so that many at once are no more than one after the other; and not while it
+        // waits, so that many who share an address do not use up what it has.
+        if let Err(wait) = self.spend(client) {
+            return Verdict::TooOften(wait);
         }
-        let (hash, password) = (Arc::clone(hash), password.to_vec());
+        let (this, hash, password) = (Arc::clone(self), Arc::clone(hash), password.to_vec());
         let checked = tokio::task::spawn_blocking(move || {
-            let _places = (place, queued);
-            guess.judge(hash.fits(&password) && there, seal)
+            let _places = (turn, place, queued);
+            let fits = hash.fits(&password) && there;
+            if fits {
+                this.remember(seal);
+                this.earn(client);
+            }
+            fits
         });
         match checked.await {
             Ok(true) => Verdict::Fits,
             Ok(false) | Err(_) => Verdict::Wrong,
         }
+    }
+
+    /// Waits for whoever signs in with the same; `None` if that takes too long. Cancel safe.
+    async fn turn(&self, seal: &Seal) -> Option<OwnedMutexGuard<()>> {
+        let turn = Arc::clone(&self.turns[usize::from(seal[0]) % TURNS]);
+        timeout(WAITING, turn.lock_owned()).await.ok()
     }
 
     fn seal(&self, hash: &str, name: &str, password: &[u8]) -> Seal {
@@ -162,25 +154,17 @@ impl SignIns {
         }
     }
 
-    /// Counts a failure of a client, or says how long it has to wait. A client's failures are one time: when the last of
-    /// them is forgotten.
+    /// Counts a failure of a client, or says how long it has to wait.
     fn spend(&self, client: IpAddr) -> Result<(), Duration> {
-        let now = Instant::now();
         let mut failures = lock(&self.failures);
-        if failures.len() >= CLIENTS_MOST {
-            failures.retain(|_, until| *until > now);
-        }
-        if failures.len() >= CLIENTS_MOST && !failures.contains_key(&client) {
-            return Err(FAILURE_FORGOTTEN);
-        }
-        let until = failures.entry(client).or_insert(now);
-        let next = (*until).max(now) + FAILURE_FORGOTTEN;
-        let most = now + FAILURE_FORGOTTEN * FAILURES;
-        if next > most {
-            return Err(next - most);
-        }
-        *until = next;
+        let until = one_more(&mut failures, client)?;
+        failures.insert(client, until);
         Ok(())
+    }
+
+    /// As [`Self::spend`], without counting.
+    fn may_spend(&self, client: IpAddr) -> Result<(), Duration> {
+        one_more(&mut lock(&self.failures), client).map(drop)
     }
 
     fn earn(&self, client: IpAddr) {
@@ -192,6 +176,25 @@ impl SignIns {
             }
         }
     }
+}
+
+/// A client's failures with one more of them, or how long it has to wait for it. They are one time: when the last of them is
+/// forgotten.
+fn one_more(failures: &mut HashMap<IpAddr, Instant>, client: IpAddr) -> Result<Instant, Duration> {
+    let now = Instant::now();
+    if failures.len() >= CLIENTS_MOST {
+        failures.retain(|_, until| *until > now);
+    }
+    if failures.len() >= CLIENTS_MOST && !failures.contains_key(&client) {
+        return Err(FAILURE_FORGOTTEN);
+    }
+    let until = failures.get(&client).map_or(now, |until| (*until).max(now));
+    let next = until + FAILURE_FORGOTTEN;
+    let most = now + FAILURE_FORGOTTEN * FAILURES;
+    if next > most {
+        return Err(next - most);
+    }
+    Ok(next)
 }
 
 #[cfg(test)]
@@ -284,12 +287,63 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_right_password_fits_however_often_it_is_asked_for_at_once() {
+        let (sign_ins, passwords) = (sign_ins(2), alice());
+        let checks =
+            || (0..FAILURES * 3).map(|_| sign_ins.check(HOME, &passwords, "alice", b"secret"));
+        let verdicts = futures_util::future::join_all(checks()).await;
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == Verdict::Fits),
+            "{verdicts:?}"
+        );
+        assert_eq!(sign_ins.spend(HOME), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn many_behind_one_address_sign_in_at_once() {
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        let names: Vec<_> = (0..FAILURES * 3).map(|n| format!("user-{n}")).collect();
+        let lines: Vec<_> = names.iter().map(|name| format!("{name}:{hash}")).collect();
+        let (sign_ins, passwords) = (sign_ins(2), Passwords::parse(&lines.join("\n")).unwrap());
+        let checks = names
+            .iter()
+            .map(|name| sign_ins.check(HOME, &passwords, name, b"secret"));
+        let verdicts = futures_util::future::join_all(checks).await;
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == Verdict::Fits),
+            "{verdicts:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_counted_each_time_it_is_tried() {
+        let (sign_ins, passwords) = (sign_ins(2), alice());
+        let checks =
+            || (0..FAILURES * 2).map(|_| sign_ins.check(HOME, &passwords, "alice", b"wrong"));
+        let verdicts = futures_util::future::join_all(checks()).await;
+        let tried = verdicts
+            .iter()
+            .filter(|verdict| **verdict == Verdict::Wrong);
+        assert_eq!(tried.count(), FAILURES as usize);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_another_with_the_same_password_waits_so_long_only() {
+        let (sign_ins, passwords) = (sign_ins(1), alice());
+        let seal = sign_ins.seal(passwords.find("alice").0.as_str(), "alice", b"secret");
+        let _turn = sign_ins.turn(&seal).await.unwrap();
+        tokio::time::pause();
+        let got = sign_ins.check(HOME, &passwords, "alice", b"secret").await;
+        assert_eq!((got, lock(&sign_ins.failures).len()), (Verdict::Busy, 0));
+    }
+
+    #[tokio::test]
     async fn who_leaves_before_the_check_has_not_failed() {
         let (sign_ins, passwords) = (sign_ins(1), alice());
         let place = sign_ins.places.try_acquire().unwrap();
         let mut check = Box::pin(sign_ins.check(HOME, &passwords, "alice", b"wrong"));
         let waits = futures_util::FutureExt::now_or_never(&mut check);
-        assert_eq!((waits, lock(&sign_ins.failures).len()), (None, 1));
+        assert_eq!((waits, lock(&sign_ins.failures).len()), (None, 0));
         drop(check);
         assert!(lock(&sign_ins.failures).is_empty());
         drop(place);
