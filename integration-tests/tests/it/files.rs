@@ -9,7 +9,7 @@ use integration_tests::{Router, RouterOptions};
 use serde_json::{Value, json};
 
 use crate::echo::Echo;
-use crate::scene::{HOST, at, options};
+use crate::scene::{HOST, at, options, registry};
 use crate::wake::sleeping;
 
 /// A folder `site` with some files, and one beside it that is nobody's business.
@@ -276,6 +276,32 @@ async fn what_is_no_file_is_the_cells_where_its_entry_says_so() {
         assert_eq!(told["target"], target);
         assert_eq!(told["method"], method);
     }
+}
+
+#[tokio::test]
+async fn what_was_no_file_before_a_wait_may_be_one_after_it() {
+    let folder = site();
+    let cell = Echo::start("alice").await;
+    let entry = |state: &str, files: &str| {
+        let mut entry = at(cell.address());
+        entry["state"] = json!(state);
+        entry["static"] = json!({ "folder": files, "missing": "cell" });
+        json!({ "alice": entry })
+    };
+    let paused = RouterOptions {
+        registry_file: Some(folder.path().join("registry.json")),
+        ..options(entry("paused", "site/empty"))
+    };
+    // With room for one, the refusal of either proves that the other waits.
+    let router = Router::start(paused.args(["--max-held", "1"])).await;
+    let asking = || Box::pin(get(&router, "/a.txt", &[]));
+    let (refused, held) = futures_util::future::select(asking(), asking())
+        .await
+        .factor_first();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    router.save(&registry(entry("active", "site")));
+    assert_eq!(held.await.text(), "hello, world");
+    assert_eq!(cell.seen(), 0);
 }
 
 #[tokio::test]

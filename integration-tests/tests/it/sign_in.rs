@@ -264,6 +264,8 @@ async fn who_signed_in_by_an_earlier_entry_is_nobody_by_the_next() {
     let told = held.await.json();
     assert_eq!(told["target"], "/x");
     assert_eq!(sent(&told, "cell-user"), &Value::Null);
+    let record = router.next_record(|record| record["status"] == 200).await;
+    assert_eq!(record["user"], Value::Null);
 }
 
 #[tokio::test]

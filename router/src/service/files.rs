@@ -13,17 +13,42 @@ use super::{Body, Service};
 use crate::account::file::Sent;
 use crate::account::pace::Taking;
 use crate::account::record::{Blame, Record};
+use crate::decision::{self, Facts};
+use crate::live::snapshot::Snapshot;
 use crate::outbound::files::{self, Found, Keeping};
 use crate::registry::{Cell, Files};
-use crate::respond::{self, Audience, Sheet};
+use crate::respond::{self, Audience, Sheet, Words};
 
 /// Where to look.
 pub(super) struct Shelf {
-    pub(super) cell: Arc<Cell>,
-    pub(super) files: Arc<Files>,
-    pub(super) folder: Arc<PathBuf>,
+    cell: Arc<Cell>,
+    files: Arc<Files>,
+    folder: Arc<PathBuf>,
     /// The path as the cell sees it, below that of the files.
-    pub(super) rest: String,
+    rest: String,
+}
+
+impl Shelf {
+    /// That of a request; none where the router serves no files there.
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        found: &decision::Found<'_>,
+        facts: &Facts<'_>,
+    ) -> Option<Self> {
+        let files = found.cell.files.as_ref()?;
+        let rest = files.path.rest(&found.path(facts))?.to_owned();
+        Some(Self {
+            cell: Arc::clone(found.cell),
+            files: Arc::clone(files),
+            folder: Arc::clone(snapshot.folder(found.cell)?),
+            rest,
+        })
+    }
+
+    /// Whether it is the same place by another version of the registry, so that what was not there is not there.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (&self.files, &self.folder, &self.rest) == (&other.files, &other.folder, &other.rest)
+    }
 }
 
 impl Service {
@@ -33,7 +58,7 @@ impl Service {
         head: &Parts,
         audience: Audience,
         record: &Rc<Record>,
-        shelf: Shelf,
+        shelf: &Shelf,
     ) -> Option<Response<Body>> {
         let Shelf {
             cell,
@@ -46,14 +71,16 @@ impl Service {
             // A cache that many share asks nobody who its clients are.
             private: cell.sign_in.is_some(),
         };
-        let found = files::find(head, &folder, &rest, keeping).await;
-        let pages = self.pages(record);
-        let sheet = Sheet {
-            audience,
-            request_id: &record.id,
-            pages: pages.as_deref(),
+        let found = files::find(head, folder, rest, keeping).await;
+        let own = |words: &dyn Fn(Sheet<'_>) -> Words| {
+            let pages = self.pages(record);
+            let sheet = Sheet {
+                audience,
+                request_id: &record.id,
+                pages: pages.as_deref(),
+            };
+            words(sheet).map(|words| Body::own(words, Rc::clone(record)))
         };
-        let own = |words: respond::Words| words.map(|words| Body::own(words, Rc::clone(record)));
         match found {
             Ok(Found::Nothing) => None,
             Ok(Found::File(file)) => {
@@ -63,13 +90,13 @@ impl Service {
             }
             Ok(Found::Folder(location)) => {
                 record.reason.set("static_folder");
-                Some(own(respond::folder(location, sheet)))
+                Some(own(&|sheet| respond::folder(location.clone(), sheet)))
             }
             Err(error) => {
                 record.reason.set("static_unreadable");
                 record.blame.set(Some(Blame::Router));
                 record.error.replace(Some(error.to_string()));
-                Some(own(respond::unreadable(sheet)))
+                Some(own(&respond::unreadable))
             }
         }
     }

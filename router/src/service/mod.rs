@@ -74,6 +74,15 @@ enum Outcome {
     Queue(Arc<Cell>),
 }
 
+/// What was found out about a request between its decisions.
+#[derive(Default)]
+struct Known {
+    /// That its client has signed in.
+    pass: Option<Pass>,
+    /// Where there is no file for it.
+    without_file: Option<Shelf>,
+}
+
 /// What a request comes to.
 #[expect(
     clippy::large_enum_variant,
@@ -189,7 +198,7 @@ impl Service {
             replay_max_bytes: self.config.replay_max_bytes,
             pseudonym: &self.config.pseudonym,
         };
-        let mut facts = match Facts::read(head, length, &surroundings) {
+        let facts = match Facts::read(head, length, &surroundings) {
             Ok(facts) => facts,
             Err(fault) => {
                 record.blame.set(Some(Blame::Client));
@@ -202,23 +211,22 @@ impl Service {
         };
         let began = Instant::now();
         let (mut held, mut place) = (None, None);
-        let mut pass = None;
+        let mut known = Known::default();
         loop {
-            let outcome =
-                self.decide_once(head, &facts, audience, record, pass.as_ref(), place.take());
+            let outcome = self.decide_once(head, &facts, audience, record, &known, place.take());
             let cell = match outcome {
                 Outcome::Words(words) => return Ok(own(words)),
                 Outcome::Stream(course) => return Ok(Reached::Cell(course)),
                 Outcome::File(shelf) => {
-                    if let Some(file) = self.file(head, audience, record, shelf).await {
+                    if let Some(file) = self.file(head, audience, record, &shelf).await {
                         return Ok(Reached::Answer(Box::new(file)));
                     }
-                    facts.without_file = true;
+                    known.without_file = Some(shelf);
                     continue;
                 }
                 Outcome::SignIn(check) => {
                     match self.sign_in(head, peer, audience, record, check).await {
-                        Ok(passed) => pass = Some(passed),
+                        Ok(passed) => known.pass = Some(passed),
                         Err(failure) => {
                             record.reason.set(failure.reason);
                             record.blame.set(failure.blame);
@@ -255,6 +263,8 @@ impl Service {
             hold::until_changed(&cell, began, self.current.changes())
                 .await
                 .map_err(fail)?;
+            // There may be one by now.
+            known.without_file = None;
             record.waited.set(Some(began.elapsed()));
         }
     }
@@ -266,7 +276,7 @@ impl Service {
         facts: &Facts<'_>,
         audience: Audience,
         record: &Record,
-        pass: Option<&Pass>,
+        known: &Known,
         place: Option<InFlight>,
     ) -> Outcome {
         let snapshot = self.current.read();
@@ -283,10 +293,18 @@ impl Service {
         let keys = snapshot.keys(found.cell);
         let passwords = snapshot.passwords(found.cell);
         // That of an earlier entry is none: not to be let in by, and not to be told.
+        let pass = known.pass.as_ref();
         let pass = pass.filter(|pass| pass.is_for(found.cell, passwords));
+        if pass.is_none() {
+            record.user.take();
+        }
+        let shelf = || Shelf::of(&snapshot, &found, facts);
+        let without_file = known.without_file.as_ref();
         let facts = Facts {
             replayed_by_us: replayed_by_us(head, facts, &found, keys),
             signed_in: pass.is_some(),
+            without_file: without_file
+                .is_some_and(|looked| shelf().is_some_and(|shelf| looked.is(&shelf))),
             ..facts.clone()
         };
         // A place at a cell that the name no longer leads to is none.
@@ -300,19 +318,10 @@ impl Service {
         record.reason.set(decided.reason());
         match decided {
             Decision::Hold => Outcome::Hold(Arc::clone(found.cell)),
-            Decision::Files => match (&found.cell.files, snapshot.folder(found.cell)) {
-                (Some(files), Some(folder)) => Outcome::File(Shelf {
-                    cell: Arc::clone(found.cell),
-                    files: Arc::clone(files),
-                    folder: Arc::clone(folder),
-                    rest: files
-                        .path
-                        .rest(&found.path(&facts))
-                        .unwrap_or_default()
-                        .to_owned(),
-                }),
+            Decision::Files => match shelf() {
+                Some(shelf) => Outcome::File(shelf),
                 // They are looked for only where there are some.
-                _ => Outcome::Words(refuse(Answer::NoSuchFile)),
+                None => Outcome::Words(refuse(Answer::NoSuchFile)),
             },
             Decision::SignIn => match &found.cell.sign_in {
                 Some(sign_in) => Outcome::SignIn(Check {
