@@ -22,6 +22,9 @@ const INDEX: &str = "index.html";
 /// Each coding in which a file may lie beside itself, with the end of its name.
 const CODINGS: [(&str, &str); 3] = [("br", ".br"), ("gzip", ".gz"), ("zstd", ".zst")];
 
+/// How often a file is looked for that is not to be had as it was seen.
+const LOOKS: usize = 3;
+
 /// What a path names.
 #[derive(Debug)]
 pub enum Found {
@@ -50,26 +53,35 @@ pub async fn find(head: &Parts, folder: &Path, rest: &str, keeping: Keeping) -> 
     let Some(relative) = relative(rest) else {
         return Ok(Found::Nothing);
     };
-    let (folder, slash) = (folder.to_owned(), rest.ends_with('/') || rest.is_empty());
-    let looked = tokio::task::spawn_blocking(move || Place::look(&folder, &relative, slash));
-    match looked.await.map_err(io::Error::other)?? {
-        Looked::File(place) => Ok(Found::File(Box::new(place.answer(head, keeping).await?))),
-        Looked::Folder => {
-            let path = head.uri.path();
-            let query = head
-                .uri
-                .query()
-                .map_or_else(String::new, |query| format!("?{query}"));
-            let location = HeaderValue::try_from(format!("{path}/{query}"));
-            // A path with a double slash before it would be another host's.
-            let safe = !path.starts_with("//");
-            Ok(location
-                .ok()
-                .filter(|_| safe)
-                .map_or(Found::Nothing, Found::Folder))
+    let slash = rest.ends_with('/') || rest.is_empty();
+    // What is put in its place between look and opening is looked at again.
+    for _ in 0..LOOKS {
+        let (folder, relative) = (folder.to_owned(), relative.clone());
+        let looked = tokio::task::spawn_blocking(move || Place::look(&folder, &relative, slash));
+        match looked.await.map_err(io::Error::other)?? {
+            Looked::File(place) => {
+                if let Some(answer) = place.answer(head, keeping).await? {
+                    return Ok(Found::File(Box::new(answer)));
+                }
+            }
+            Looked::Folder => return Ok(with_slash(head).map_or(Found::Nothing, Found::Folder)),
+            Looked::Nothing => return Ok(Found::Nothing),
         }
-        Looked::Nothing => Ok(Found::Nothing),
     }
+    Err(io::Error::other(
+        "it is there, and cannot be opened as what it is seen to be",
+    ))
+}
+
+/// The same address with a slash at the end of its path; none where that would be another host's.
+fn with_slash(head: &Parts) -> Option<HeaderValue> {
+    let path = head.uri.path();
+    let query = head
+        .uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("{path}/{query}"));
+    location.ok().filter(|_| !path.starts_with("//"))
 }
 
 /// The path of a file below its folder; none for a path that is none of a file's, could be read in two ways, or has a name
@@ -125,7 +137,7 @@ impl Place {
             if hidden {
                 return Ok(None);
             }
-            there(fs::metadata(&real))
+            there(fs::metadata(&real))?.map(dated).transpose()
         };
         let mut path = folder.join(relative);
         let Some(mut plain) = within(&path)? else {
@@ -152,23 +164,40 @@ impl Place {
         Ok(Looked::File(Box::new(Self { path, plain, coded })))
     }
 
-    /// Answers a GET or a HEAD (RFC 9110 section 13.2.2 for what goes before what).
-    async fn answer(&self, head: &Parts, keeping: Keeping) -> io::Result<Response<Bytestream>> {
-        let mut served = self.serve(&Method::HEAD, &head.headers, None).await?;
-        let tag = self.tag(served.headers());
-        let modified = self.plain.modified().ok().map(whole_second);
-        let headers = served.headers_mut();
-        self.describe(headers, &tag, keeping);
-        match judge(head, &tag, modified) {
-            Judged::Send(range) => {
-                if range.is_none() && head.method == Method::HEAD {
-                    return Ok(served);
+    /// Answers a GET or a HEAD (RFC 9110 section 13.2.2 for what goes before what); `None` where the file cannot be opened,
+    /// or is no longer the one that was looked at.
+    async fn answer(
+        &self,
+        head: &Parts,
+        keeping: Keeping,
+    ) -> io::Result<Option<Response<Bytestream>>> {
+        let mut whole = self.serve(&head.headers, None).await?;
+        let (coding, file) = self.chosen(whole.headers());
+        let length = Some(file.len()).filter(|_| whole.status() == StatusCode::OK);
+        if number(whole.headers(), header::CONTENT_LENGTH) != length || !is_of(&whole, file) {
+            return Ok(None);
+        }
+        let tag = tag(coding, file);
+        self.describe(whole.headers_mut(), &tag, keeping);
+        match judge(head, &tag, file.modified().ok().map(whole_second)) {
+            Judged::Send(Some(range)) => {
+                let mut part = self.serve(&head.headers, Some(range)).await?;
+                // Of another file it would not fit to what the client has.
+                if !is_of(&part, file) || total(part.headers()) != Some(file.len()) {
+                    return Ok(None);
                 }
-                let mut whole = self.serve(&head.method, &head.headers, range).await?;
-                self.describe(whole.headers_mut(), &tag, keeping);
-                Ok(whole)
+                if part.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+                    return Ok(Some(unsatisfiable(part.headers())));
+                }
+                self.describe(part.headers_mut(), &tag, keeping);
+                Ok(Some(part))
             }
+            Judged::Send(None) if head.method == Method::HEAD => {
+                Ok(Some(bare(StatusCode::OK, whole.into_parts().0.headers)))
+            }
+            Judged::Send(None) => Ok(Some(whole)),
             Judged::Has => {
+                let mut headers = whole.into_parts().0.headers;
                 for name in [
                     header::CONTENT_LENGTH,
                     header::CONTENT_TYPE,
@@ -176,19 +205,18 @@ impl Place {
                 ] {
                     headers.remove(name);
                 }
-                Ok(bare(
-                    StatusCode::NOT_MODIFIED,
-                    served.into_parts().0.headers,
-                ))
+                Ok(Some(bare(StatusCode::NOT_MODIFIED, headers)))
             }
-            Judged::Changed => Ok(bare(StatusCode::PRECONDITION_FAILED, HeaderMap::new())),
+            Judged::Changed => Ok(Some(nothing(
+                StatusCode::PRECONDITION_FAILED,
+                HeaderMap::new(),
+            ))),
         }
     }
 
     /// The file as `tower-http` serves it, in the coding that the client likes best.
     async fn serve(
         &self,
-        method: &Method,
         asked: &HeaderMap,
         range: Option<&HeaderValue>,
     ) -> io::Result<Response<Bytestream>> {
@@ -201,7 +229,6 @@ impl Place {
             };
         }
         let mut request = Request::new(Empty::<Bytes>::new());
-        *request.method_mut() = method.clone();
         for coding in asked.get_all(header::ACCEPT_ENCODING) {
             request
                 .headers_mut()
@@ -214,17 +241,14 @@ impl Place {
         Ok(served.map(|body| body.map_err(io::Error::other).boxed_unsync()))
     }
 
-    /// What stands for the bytes of a file in one coding (RFC 9110 section 8.8.3): when they changed, and how many they are.
-    fn tag(&self, served: &HeaderMap) -> String {
+    /// The file that is served in the coding of an answer.
+    fn chosen(&self, served: &HeaderMap) -> (&'static str, &Metadata) {
         let coding = served.get(header::CONTENT_ENCODING);
         let coded = self
             .coded
             .iter()
             .find(|(name, _)| coding.is_some_and(|coding| coding == *name));
-        let (name, file) = coded.map_or(("", &self.plain), |(name, file)| (*name, file));
-        let modified = file.modified().unwrap_or(UNIX_EPOCH);
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("\"{:x}-{:x}{name}\"", since.as_nanos(), file.len())
+        coded.map_or(("", &self.plain), |(name, file)| (*name, file))
     }
 
     fn describe(&self, headers: &mut HeaderMap, tag: &str, keeping: Keeping) {
@@ -259,6 +283,19 @@ impl Place {
     }
 }
 
+/// A file of a time that HTTP can tell: of the years 1970 to 9999 (RFC 9110 section 5.6.7).
+fn dated(file: Metadata) -> io::Result<Metadata> {
+    const END: u64 = 253_402_300_800;
+    let since = file.modified()?.duration_since(UNIX_EPOCH);
+    match since {
+        Ok(since) if since.as_secs() < END => Ok(file),
+        Ok(_) | Err(_) => {
+            let why = "it was changed before 1970 or after 9999, as its time says";
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+    }
+}
+
 /// What is there; nothing where there is nothing to be seen.
 fn there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
     match looked {
@@ -274,16 +311,50 @@ fn there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// What stands for the bytes of a file in one coding (RFC 9110 section 8.8.3): when they changed, and how many they are.
+fn tag(coding: &str, file: &Metadata) -> String {
+    let modified = file.modified().unwrap_or(UNIX_EPOCH);
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("\"{:x}-{:x}{coding}\"", since.as_nanos(), file.len())
+}
+
+/// Whether an answer is of the file that was looked at, as far as it says when that changed.
+fn is_of(served: &Response<Bytestream>, file: &Metadata) -> bool {
+    let said = served.headers().get(header::LAST_MODIFIED);
+    let said = said.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    said == file.modified().ok().map(whole_second)
+}
+
+fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// How long the whole is of which an answer has a part, or none (RFC 9110 section 14.4).
+fn total(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range.rsplit_once('/')?.1.parse().ok()
+}
+
+/// There is no such part; of what there is another time this says nothing, so no cache keeps it.
+fn unsatisfiable(part: &HeaderMap) -> Response<Bytestream> {
+    let mut headers = HeaderMap::new();
+    for name in [header::CONTENT_RANGE, header::ACCEPT_RANGES] {
+        headers.extend(part.get(&name).map(|value| (name, value.clone())));
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    nothing(StatusCode::RANGE_NOT_SATISFIABLE, headers)
+}
+
+fn nothing(status: StatusCode, mut headers: HeaderMap) -> Response<Bytestream> {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    bare(status, headers)
+}
+
 fn bare(status: StatusCode, headers: HeaderMap) -> Response<Bytestream> {
     let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(nothing);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if status == StatusCode::PRECONDITION_FAILED {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-    }
     response
 }
 
@@ -414,6 +485,113 @@ mod tests {
         ] {
             assert_eq!(relative(rest), None, "{rest}");
         }
+    }
+
+    const KEEPING: Keeping = Keeping {
+        max_age: Duration::from_secs(60),
+        private: false,
+    };
+
+    async fn found(folder: &Path, rest: &str, lines: &[(&str, &str)]) -> io::Result<Found> {
+        let mut request = Request::get(rest);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        find(&head, folder, rest, KEEPING).await
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_an_error() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "a").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
+        // Root may read it all the same.
+        let readable = fs::File::open(&path).is_ok();
+        let found = found(folder.path(), "/a", &[]).await;
+        match found {
+            Ok(Found::File(file)) => assert!(readable && file.status() == StatusCode::OK),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => assert!(!readable),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_longer_what_was_looked_at_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let (head, ()) = Request::get("/a").body(()).unwrap().into_parts();
+        for replace in [
+            |path: &Path| fs::remove_file(path).unwrap(),
+            |path: &Path| fs::write(path, "another").unwrap(),
+            |path: &Path| {
+                let file = fs::File::options().write(true).open(path).unwrap();
+                file.set_modified(UNIX_EPOCH).unwrap();
+            },
+        ] {
+            fs::write(&path, "a").unwrap();
+            let Looked::File(place) = Place::look(folder.path(), Path::new("a"), false).unwrap()
+            else {
+                panic!("no file");
+            };
+            replace(&path);
+            let answer = place.answer(&head, KEEPING).await.unwrap();
+            assert!(answer.is_none(), "{answer:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        let gone = found(folder.path(), "/a", &[]).await;
+        assert!(matches!(gone, Ok(Found::Nothing)));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_time_that_http_cannot_tell_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = fs::File::create(folder.path().join("a")).unwrap();
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        file.set_modified(before).unwrap();
+        assert!(found(folder.path(), "/a", &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn conditions_are_judged_by_the_file_that_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, seconds) in [("a.js", 1000), ("a.js.br", 2000)] {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            let at = UNIX_EPOCH + Duration::from_secs(seconds);
+            file.set_modified(at).unwrap();
+        }
+        let date = |seconds| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        for (coding, since, status) in [
+            ("br", 2000, 304),
+            ("br", 1000, 200),
+            ("identity", 1000, 304),
+            ("identity", 999, 200),
+        ] {
+            let since = date(since);
+            let lines = [("accept-encoding", coding), ("if-modified-since", &since)];
+            let found = found(folder.path(), "/a.js", &lines).await;
+            let Ok(Found::File(answer)) = found else {
+                panic!("no file");
+            };
+            assert_eq!(answer.status().as_u16(), status, "{coding} {since}");
+        }
+    }
+
+    #[tokio::test]
+    async fn that_there_is_no_such_part_is_kept_by_no_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.txt"), "hello").unwrap();
+        let found = found(folder.path(), "/a.txt", &[("range", "bytes=5-")]).await;
+        let Ok(Found::File(answer)) = found else {
+            panic!("no file");
+        };
+        assert_eq!(answer.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        let headers = answer.headers();
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["content-range"], "bytes */5");
+        assert!(!headers.contains_key("etag") && !headers.contains_key("content-type"));
     }
 
     const TAG: &str = "\"1-2br\"";
