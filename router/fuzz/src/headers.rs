@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use cell_router::decision::{BodyLength, Facts, Surroundings};
+use cell_router::wire::accept::Form;
 use cell_router::wire::forward::{Rewrite, rewrite, unsteer};
 use cell_router::wire::hop_by_hop;
 use cell_router::wire::identity::{self, Introduction, Peer};
@@ -286,9 +287,10 @@ fn visitor(headers: &HeaderMap) {
         .any(|name| says(name, "prefetch"));
     let robot = NO_VISITORS.iter().any(|word| says("user-agent", word));
     assert_eq!(is_visitor(headers), !ahead && !robot);
-    assert!(!is_navigation(&Method::POST, headers));
-    if is_navigation(&Method::GET, headers) {
-        assert!(says("accept", "text/html") && !headers.contains_key("upgrade"));
+    let form = Form::wanted(headers);
+    assert!(!is_navigation(&Method::POST, headers, form));
+    if is_navigation(&Method::GET, headers, form) {
+        assert!(form == Form::Html && !headers.contains_key("upgrade"));
     }
 }
 

@@ -622,10 +622,12 @@ pub struct Audience {
 impl Audience {
     /// Whoever sent this head, and a body or none.
     pub fn of(head: &Parts, without_body: bool) -> Self {
+        let form = Form::wanted(&head.headers);
+        let navigates = visitor::is_navigation(&head.method, &head.headers, form);
         Self {
-            form: Form::wanted(&head.headers),
+            form,
             head_only: head.method == Method::HEAD,
-            navigates: without_body && visitor::is_navigation(&head.method, &head.headers),
+            navigates: without_body && navigates,
         }
     }
 

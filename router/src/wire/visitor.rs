@@ -3,6 +3,8 @@
 use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
 
+use super::accept::Form;
+
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// What says that a browser fetches ahead of its user. `Sec-Purpose` is standard (Fetch standard, section "Sec-Purpose
 /// header"); the others are older names of the same.
@@ -45,33 +47,15 @@ pub const NO_VISITORS: [&str; 26] = [
     "datadog/synthetics",
 ];
 
-/// Whether a request without a body is a browser's navigation, whose answer a person is going to see: a GET that asks
-/// for HTML before all else, unless its `Sec-Fetch-Mode` says that it is something other (W3C Fetch Metadata Request
+/// Whether a request without a body is a browser's navigation, whose answer a person is going to see: a GET that wants
+/// its answer as HTML (`form`), unless its `Sec-Fetch-Mode` says that it is something other (W3C Fetch Metadata Request
 /// Headers, section 2.3).
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+pub fn is_navigation(method: &Method, headers: &HeaderMap, form: Form) -> bool {
     let navigates = |mode: &HeaderValue| mode.as_bytes() == b"navigate";
     method == Method::GET
         && headers.get(SEC_FETCH_MODE).is_none_or(navigates)
         && !headers.contains_key(header::UPGRADE)
-        && prefers_html(headers)
-}
-
-/// Whether `Accept` names `text/html` with nothing taken off its weight (RFC 9110 section 12.5.1).
-fn prefers_html(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::ACCEPT).iter();
-    lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .any(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let html = parts
-                .next()
-                .is_some_and(|range| range.eq_ignore_ascii_case("text/html"));
-            html && parts.all(|part| {
-                let weight = part.strip_prefix("q=").or(part.strip_prefix("Q="));
-                weight.is_none_or(|weight| weight.starts_with('1'))
-            })
-        })
+        && form == Form::Html
 }
 
 /// Whether a request may be a visitor's: it says neither that it is fetched ahead, nor that a crawler or a health
@@ -109,8 +93,13 @@ mod tests {
             .collect()
     }
 
+    fn navigates_by(method: &Method, lines: &[(&'static str, &'static str)]) -> bool {
+        let headers = headers(lines);
+        is_navigation(method, &headers, Form::wanted(&headers))
+    }
+
     fn navigates(lines: &[(&'static str, &'static str)]) -> bool {
-        is_navigation(&Method::GET, &headers(lines))
+        navigates_by(&Method::GET, lines)
     }
 
     fn visits(name: &'static str, value: &'static str) -> bool {
@@ -134,12 +123,14 @@ mod tests {
         a_fetch_for_html_is_none: navigates(&[CHROMIUM, ("sec-fetch-mode", "cors")]) => false;
         a_navigation_that_asks_for_less_html_is_none: navigates(&[("accept", "application/json, text/html;q=0.9")]) => false;
         a_full_weight_counts: navigates(&[("accept", "application/json;q=0.1, Text/HTML;q=1.0")]) => true;
+        a_navigation_that_asks_for_json_first_is_none: navigates(&[("accept", "application/json, text/html")]) => false;
+        a_navigation_to_an_xhtml_page_is_one: navigates(&[("accept", "application/xhtml+xml")]) => true;
         a_second_line_counts: navigates(&[("accept", "image/png"), ("accept", "text/html")]) => true;
         whatever_there_is_is_no_wish_for_html: navigates(&[("accept", "*/*")]) => false;
         no_wish_is_no_wish_for_html: navigates(&[]) => false;
         a_websocket_is_no_navigation: navigates(&[CHROMIUM, ("upgrade", "websocket")]) => false;
-        a_form_that_is_sent_is_no_navigation: is_navigation(&Method::POST, &headers(&[CHROMIUM])) => false;
-        a_question_for_the_head_is_no_navigation: is_navigation(&Method::HEAD, &headers(&[CHROMIUM])) => false;
+        a_form_that_is_sent_is_no_navigation: navigates_by(&Method::POST, &[CHROMIUM]) => false;
+        a_question_for_the_head_is_no_navigation: navigates_by(&Method::HEAD, &[CHROMIUM]) => false;
 
         chrome_visits: visits("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36") => true;
         a_phone_whose_name_ends_in_bot_visits: visits("user-agent", "Mozilla/5.0 (Linux; Android 13; CUBOT X50) AppleWebKit/537.36") => true;
