@@ -411,6 +411,33 @@ async fn cell_on_a_path_is_remembered_for_its_prefix_only() {
 }
 
 #[tokio::test]
+async fn prefix_with_another_cell_below_it_is_not_remembered() {
+    let fly = Fly::start().await.unwrap();
+    let (alice, bob) = (Echo::start("alice").await, Echo::start("bob").await);
+    fly.attach("cells", ALICE, alice.address()).unwrap();
+    fly.attach("cells", BOB, bob.address()).unwrap();
+    let entry = |machine, echo: &Echo, path| {
+        let port = echo.address().port();
+        json!({ "machine": machine, "port": port, "paths": [path], "replay": "cached" })
+    };
+    let cells = json!({
+        "alice": entry(ALICE, &alice, "/team"), "bob": entry(BOB, &bob, "/team/bob"),
+    });
+    let stage = Stage::with(fly, cells, &[]).await;
+    for (path, cell, kinds) in [
+        ("/team/1", "alice", &REPLAYED[..]),
+        ("/team/bob/1", "bob", &REPLAYED[..]),
+        ("/team/bob/1", "bob", &[Kind::CacheHit]),
+        ("/team/1", "alice", &REPLAYED[..]),
+    ] {
+        let answer = client::get(stage.edge, "example.com", path).await.unwrap();
+        assert_eq!(answer.json()["cell"], cell, "{path}");
+        assert_eq!(stage.kinds(&answer), kinds, "{path}");
+    }
+    assert_eq!(stage.fly.violations(), [""; 0]);
+}
+
+#[tokio::test]
 async fn strict_replay_is_never_remembered() {
     let (stage, _machine) = alice().await;
     for target in ["/whoami", "/whoami", "/whoami?x=1&y=%2F"] {

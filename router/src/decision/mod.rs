@@ -164,15 +164,17 @@ impl Found<'_> {
     }
 
     /// The prefix below which every path of the request's host is this cell's, for a replay that the edge remembers;
-    /// `None` where that cannot be said of any, or where the router serves files of the cell: what the edge remembers it does
-    /// not ask the router again, and it knows of no exceptions.
-    pub fn exclusive_prefix(&self) -> Option<String> {
+    /// `None` where that cannot be said of any, where another prefix lies below it, or where the router serves files of the
+    /// cell: what the edge remembers it does not ask the router again, and it knows of no exceptions.
+    pub fn exclusive_prefix(&self, registry: &Registry) -> Option<String> {
         if self.cell.files.is_some() {
             return None;
         }
         match (&self.route, &self.cell.placement) {
             (Route::Host | Route::Wildcard | Route::Subdomain, _) => Some(String::new()),
-            (Route::Path { prefix, .. }, _) => Some((*prefix).to_owned()),
+            (Route::Path { prefix, .. }, _) => {
+                registry.is_exclusive(prefix).then(|| (*prefix).to_owned())
+            }
             (Route::MachinePath, Placement::Machine { machine, .. }) => {
                 Some(format!("/{}", machine.as_str()))
             }

@@ -11,12 +11,12 @@ const REGISTRY: &str = r#"{
   "defaults": { "app": "blog-cells" },
   "cells": {
     "strict":   { "machine": "3d8d9e67c2e123", "replay_timeout_ms": 8000, "paths": ["/strict", {"prefix": "/s", "strip": true}] },
-    "cached":   { "machine": "3d8d9e67c2e124", "replay": "cached", "replay_ttl_s": 30 },
+    "cached":   { "machine": "3d8d9e67c2e124", "replay": "cached", "replay_ttl_s": 30, "paths": ["/team", "/team-b"] },
     "never":    { "machine": "3d8d9e67c2e125", "replay": "never" },
     "address":  { "address": "127.0.0.1:9000" },
     "disabled": { "machine": "3d8d9e67c2e126", "state": "disabled" },
     "mending":  { "machine": "3d8d9e67c2e127", "state": "maintenance", "retry_after_s": 7 },
-    "paused":   { "machine": "3d8d9e67c2e128", "state": "paused" },
+    "paused":   { "machine": "3d8d9e67c2e128", "state": "paused", "paths": ["/team/c/d"] },
     "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 },
     "shy":      { "machine": "3d8d9e67c2e12b", "wake_for": "visitors" },
     "members":  { "machine": "3d8d9e67c2e12c", "replay": "cached", "paths": [{"prefix": "/m", "strip": true}],
@@ -399,7 +399,7 @@ fn the_same_address_by_https_has_its_host_and_another_port() {
 }
 
 #[test]
-fn a_prefix_is_exclusive_unless_the_router_serves_files_below_it() {
+fn a_prefix_is_exclusive_unless_files_or_another_cell_lie_below_it() {
     let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
     let surroundings = Surroundings {
         through_edge: true,
@@ -410,6 +410,10 @@ fn a_prefix_is_exclusive_unless_the_router_serves_files_below_it() {
     for (host, target, prefix) in [
         ("cached.example.com", "/x", Some("")),
         ("apps.example.com", "/strict/x", Some("/strict")),
+        ("apps.example.com", "/team-b/x", Some("/team-b")),
+        ("apps.example.com", "/team/x", None),
+        ("apps.example.com", "/team/c", None),
+        ("apps.example.com", "/team/c/d", Some("/team/c/d")),
         ("pictures.example.com", "/x", None),
         ("pictures.example.com", "/art/x", None),
     ] {
@@ -417,6 +421,10 @@ fn a_prefix_is_exclusive_unless_the_router_serves_files_below_it() {
         head.headers.insert("host", host.parse().unwrap());
         let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
         let found = resolve(&registry, &facts).unwrap();
-        assert_eq!(found.exclusive_prefix().as_deref(), prefix, "{host}");
+        assert_eq!(
+            found.exclusive_prefix(&registry).as_deref(),
+            prefix,
+            "{host}"
+        );
     }
 }

@@ -25,6 +25,8 @@ pub struct Registry {
     pub(super) wildcards: HashMap<HostName, u32>,
     /// The owner of each prefix, and whether it is stripped.
     pub(super) prefixes: HashMap<PathPrefix, (u32, bool)>,
+    /// Those of them that lie above another one.
+    pub(super) shared: HashSet<PathPrefix>,
     /// In bytes: no boundary beyond it is looked at.
     pub(super) longest_prefix: usize,
     /// Empty unless machine ids are paths.
@@ -175,6 +177,11 @@ impl Registry {
         self.pages.as_ref()
     }
 
+    /// Whether every path at or below a cell's prefix is chosen by that prefix.
+    pub fn is_exclusive(&self, prefix: &str) -> bool {
+        !self.shared.contains(prefix)
+    }
+
     fn is_path_host(&self, host: &str) -> bool {
         self.domain
             .as_ref()
@@ -233,6 +240,16 @@ impl Registry {
             None => Lookup::Nowhere,
         }
     }
+}
+
+/// The prefixes that lie above another one.
+pub(super) fn shared(prefixes: &HashMap<PathPrefix, (u32, bool)>) -> HashSet<PathPrefix> {
+    let above = prefixes.keys().flat_map(|prefix| {
+        let text = prefix.as_str();
+        let ends = text.match_indices('/').skip(1);
+        ends.filter_map(|(end, _)| prefixes.get_key_value(&text[..end]))
+    });
+    above.map(|(prefix, _)| prefix.clone()).collect()
 }
 
 /// Says how much it holds, not all of it: a registry may have a million cells.

@@ -27,7 +27,7 @@ use crate::live::snapshot::Current;
 use crate::outbound::sign_in::Gate;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
-use crate::registry::{Cell, HostName, Identity, Protocol};
+use crate::registry::{Cell, HostName, Identity, Protocol, Registry};
 use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
@@ -341,7 +341,9 @@ impl Service {
                 Outcome::Words(respond::elsewhere(refuse(answer), location))
             }
             Decision::Answer(answer) => Outcome::Words(refuse(answer)),
-            Decision::Replay(kind) => Outcome::Words(replay(&facts, &found, kind, keys)),
+            Decision::Replay(kind) => {
+                Outcome::Words(replay(&snapshot.registry, &facts, &found, kind, keys))
+            }
             Decision::Stream(_) => {
                 let limits = &found.cell.limits;
                 let live = self.cells.live(&found.cell.name);
@@ -561,6 +563,7 @@ fn replayed_by_us(
 }
 
 fn replay(
+    registry: &Registry,
     facts: &Facts<'_>,
     found: &Found<'_>,
     kind: ReplayKind,
@@ -582,7 +585,7 @@ fn replay(
         }
         ReplayKind::Cached { .. } => {
             let host = HostName::normalise(facts.authority).unwrap_or_default();
-            let prefix = found.exclusive_prefix();
+            let prefix = found.exclusive_prefix(registry);
             let remember =
                 prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
             respond::replay(placement, kind, None, remember)

@@ -30,8 +30,7 @@ use self::object::{Settings, default_flag, read_string, refuse, written_twice, w
 use super::cell::Cell;
 use super::fields::{Key, Scope, field};
 use super::host::HostName;
-use super::index::ByName;
-use super::index::Registry;
+use super::index::{ByName, Registry, shared};
 use super::json::{self, Shape};
 use super::name::CellName;
 use super::problem::{Place, Problem, Refusal, Report};
@@ -328,6 +327,7 @@ impl<'t> Cells<'t> {
             names: self.names,
             hosts: self.claims.hosts,
             wildcards: self.claims.wildcards,
+            shared: shared(&self.claims.prefixes),
             prefixes: self.claims.prefixes,
             longest_prefix: longest.unwrap_or_default(),
             machines: self.claims.machines.unwrap_or_default(),

@@ -16,7 +16,7 @@ use super::{Head, no_default_cell, no_entry, parse, read_head, read_outermost};
 use crate::registry::cell::{Cell, Placement};
 use crate::registry::fields::Key;
 use crate::registry::host::HostRule;
-use crate::registry::index::{ByName, Registry};
+use crate::registry::index::{ByName, Registry, shared};
 use crate::registry::json::{self, Shape};
 use crate::registry::name::CellName;
 use crate::registry::problem::{Fault, Flag, Place, Problem, Refusal, Report};
@@ -226,6 +226,7 @@ fn assemble(cells: Vec<Arc<Cell>>, head: Head<'_>, default_cell: Option<&str>) -
         cells: cells.into(),
         hosts: claims.hosts,
         wildcards: claims.wildcards,
+        shared: shared(&claims.prefixes),
         prefixes: claims.prefixes,
         longest_prefix,
         machines: claims.machines.unwrap_or_default(),
