@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use http::{Method, StatusCode};
 use integration_tests::process::Process;
@@ -11,12 +13,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::admin_api::Admin;
 use crate::cell_tls::Authority;
 use crate::scene::{at, registry, said};
 
 const NAME: &str = "s3:///prod/registry.json";
 const KEY: &str = "prod/registry.json";
 const HISTORY: &str = "prod/registry.history/";
+/// The key of a record.
+fn record(number: u32) -> String {
+    format!("{HISTORY}{number:012}.json")
+}
+
 const LOADED: &str = "registry loaded";
 
 /// Cells that answer 502, since nobody is where they are.
@@ -60,6 +68,16 @@ async fn done(s3: &S3, args: &[&str]) -> String {
     let (code, said) = run(s3, args).await;
     assert_eq!(code, 0, "{args:?}: {said}");
     said
+}
+
+/// Runs a command that a router carries out.
+async fn by_url(s3: &S3, admin: &Admin, args: &[&str]) -> (i32, String) {
+    let (url, token) = (
+        format!("http://{}", admin.address),
+        admin.token_file("edit"),
+    );
+    let which = ["--url", &url, "--token-file", token.to_str().unwrap()];
+    run(s3, &[&which, args].concat()).await
 }
 
 async fn refused(s3: &S3, args: &[&str], expected: i32, parts: &[&str]) {
@@ -342,19 +360,14 @@ async fn a_kill_at_any_request_leaves_nothing_half_done() {
 async fn an_answer_that_is_lost_is_not_an_edit_that_is_lost() {
     let s3 = store(&["alice"]).await;
     done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
-    for (number, carried) in [Carried::Out, Carried::Not].into_iter().enumerate() {
+    for (number, carried) in [(0, Carried::Out), (1, Carried::Not)] {
         for object in [false, true] {
             // The first such write only. The store is asked beforehand whether it keeps to conditions.
-            let last = format!(
-                "{HISTORY}{:012}.json",
-                2 + 2 * number + usize::from(object) + 1
-            );
+            let last = record(2 + 2 * number + u32::from(object) + 1);
             let key = if object { KEY.to_owned() } else { last };
-            let cut = std::sync::atomic::AtomicBool::new(false);
+            let cut = AtomicBool::new(false);
             s3.fault(Fault::Cut(carried), move |asked| {
-                is_write(asked)
-                    && asked.key == key
-                    && !cut.swap(true, std::sync::atomic::Ordering::Relaxed)
+                is_write(asked) && asked.key == key && !cut.swap(true, Relaxed)
             });
             let name = format!("cell-{number}-{object}");
             done(&s3, &["cell", "add", &name, "address=127.0.0.1:1"]).await;
@@ -366,22 +379,28 @@ async fn an_answer_that_is_lost_is_not_an_edit_that_is_lost() {
 }
 
 #[tokio::test]
-async fn a_router_finishes_what_a_dead_program_left() {
+async fn a_router_that_runs_finishes_what_a_dead_program_left() {
     let s3 = store(&["alice"]).await;
     done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
-    s3.fault(Fault::Stopped(Carried::Not), |asked| {
-        is_write(asked) && of_object(asked)
-    });
-    let mut add = command(&s3, &["cell", "add", "bob", "address=127.0.0.1:1"]);
-    let process = Process::spawn("cell add", &mut add, None).unwrap();
-    s3.stopped(1).await;
-    drop(process);
-    s3.mend();
-    assert!(!s3.text(KEY).unwrap().contains("bob"));
     let router = Router::start(options(s3.writer())).await;
+    let process = stopped_at_the_object(&s3, Carried::Not).await;
+    drop(process);
+    assert!(!s3.text(KEY).unwrap().contains("bob"));
     loaded(&router, 2).await;
     assert!(serves(&router, "bob").await);
     assert_eq!(complete(&s3).await, 3);
+}
+
+/// A command that adds a cell, and gets no answer of the store when it writes the object, until the store is mended.
+async fn stopped_at_the_object(s3: &S3, carried: Carried) -> Process {
+    let first = AtomicBool::new(true);
+    s3.fault(Fault::Stopped(carried), move |asked| {
+        is_write(asked) && of_object(asked) && first.swap(false, Relaxed)
+    });
+    let mut add = command(s3, &["cell", "add", "bob", "address=127.0.0.1:1"]);
+    let process = Process::spawn("cell add", &mut add, None).unwrap();
+    s3.stopped(1).await;
+    process
 }
 
 #[tokio::test]
@@ -421,6 +440,7 @@ async fn a_store_that_passes_over_conditions_is_told_of_and_holds_no_edits() {
 async fn a_large_cut_by_hand_is_confirmed_for_one_or_for_all() {
     let s3 = S3::start().await;
     s3.put(KEY, &crowd(40));
+    done(&s3, &["cell", "set", "c0", "max_in_flight=1"]).await;
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (
         Router::start(options(s3.writer())).await,
@@ -462,7 +482,79 @@ async fn a_large_cut_by_hand_is_confirmed_for_one_or_for_all() {
     for router in [&one, &two] {
         loaded(router, 8).await;
     }
+    assert_eq!(complete(&s3).await, 5);
+}
+
+#[tokio::test]
+async fn a_large_cut_is_confirmed_for_all_through_a_router_that_holds_it() {
+    let s3 = S3::start().await;
+    s3.put(KEY, &crowd(40));
+    done(&s3, &["cell", "set", "c0", "max_in_flight=1"]).await;
+    let admin = Admin::start(options(s3.writer())).await;
+    let other = Router::start(options(s3.writer())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let draft = folder.path().join("draft.json");
+    std::fs::write(&draft, crowd(20)).unwrap();
+    s3.put(KEY, &crowd(20));
+    for router in [&admin.router, &other] {
+        told(router, &["unplugs 20 of 40"]).await;
+    }
+    let apply = ["registry", "apply", draft.to_str().unwrap()];
+    let confirmed = [&apply[..], &["--confirm-unplug"]].concat();
+    let (code, said) = by_url(&s3, &admin, &confirmed).await;
+    assert_eq!(code, 0, "{said}");
+    for router in [&admin.router, &other] {
+        loaded(router, 20).await;
+    }
     assert_eq!(complete(&s3).await, 4);
+}
+
+#[tokio::test]
+async fn a_confirmation_that_cannot_be_read_at_once_is_read_again() {
+    let s3 = S3::start().await;
+    s3.put(KEY, &crowd(40));
+    done(&s3, &["cell", "set", "c0", "max_in_flight=1"]).await;
+    let router = Router::start(options(s3.writer())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let draft = folder.path().join("draft.json");
+    std::fs::write(&draft, crowd(20)).unwrap();
+    s3.put(KEY, &crowd(20));
+    told(&router, &["unplugs 20 of 40"]).await;
+    // The history is away when the router has seen that there is something new in it.
+    let confirmation = record(4);
+    let step = AtomicU32::new(0);
+    let away = Fault::Refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    s3.fault(away, move |asked| {
+        let is_read = asked.method == Method::GET && asked.key == confirmation;
+        let next = u32::from(is_read && step.load(Relaxed) == 0);
+        let seen = step.fetch_add(next, Relaxed);
+        seen == 1 && asked.key.is_empty() && step.fetch_add(1, Relaxed) == 1
+    });
+    done(
+        &s3,
+        &[
+            "registry",
+            "apply",
+            draft.to_str().unwrap(),
+            "--confirm-unplug",
+        ],
+    )
+    .await;
+    loaded(&router, 20).await;
+}
+
+#[tokio::test]
+async fn a_router_finishes_what_its_own_api_left() {
+    let s3 = store(&["alice"]).await;
+    let admin = Admin::start(options(s3.writer())).await;
+    let away = Fault::Refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    s3.fault(away, |asked| is_write(asked) && of_object(asked));
+    let add = ["cell", "add", "bob", "address=127.0.0.1:1"];
+    let (code, said) = by_url(&s3, &admin, &add).await;
+    assert!(code == 1 && said.contains("on record"), "{code} {said}");
+    s3.mend();
+    loaded(&admin.router, 2).await;
+    assert_eq!(complete(&s3).await, 2);
 }
 
 #[tokio::test]

@@ -94,7 +94,8 @@ impl Gate {
         // Parsing a large file takes a while; nothing else of this thread has to wait for it.
         let judging = tokio::task::spawn_blocking(move || {
             judge(&text, &folder, &last, most, |version| {
-                confirmed == Some(version) || store.was_confirmed(last.version, version)
+                confirmed == Some(version)
+                    || store.was_confirmed(last.version, version).unwrap_or(false)
             })
         });
         match judging.await {

@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest time between two looks at a store that asks to slow down.
 const SLOWEST: Duration = Duration::from_secs(16);
 
-/// After so many looks it is seen whether an edit was cut off between its record and the object: 86,400 requests a month.
-const FINISH_EVERY: u32 = 30;
+/// After so many looks it is seen whether an edit was cut off between its record and the object: 260,000 requests a month.
+const FINISH_EVERY: u32 = 10;
 
 /// The object, and what is known of it.
 #[derive(Debug)]
@@ -40,15 +40,24 @@ pub(super) struct Poll {
     /// The ETag of what was read last.
     seen: Option<String>,
     /// What was held back until it is confirmed.
-    held: Option<Vec<u8>>,
-    /// Whether all that was seen is on record, as far as it can be.
-    noticed: bool,
+    held: Option<Held>,
+    /// The number of the last record when all was on record; none where something is not. What this process itself edits,
+    /// through its admin API, is news here like anybody's.
+    settled: Option<u64>,
     /// What was said of the store when it did not do as it should.
     trouble: Option<String>,
     /// Whether it was said that the copy cannot be written, or that each look reads the whole.
     warned: (bool, bool),
     pause: Duration,
     looks: u32,
+}
+
+/// A text that was held back.
+#[derive(Debug)]
+struct Held {
+    text: Vec<u8>,
+    /// The number of the last record when it was read whether one of them confirms it; none where that was not read yet.
+    judged: Option<u64>,
 }
 
 impl Poll {
@@ -71,7 +80,7 @@ impl Poll {
             copy,
             seen: None,
             held: None,
-            noticed: false,
+            settled: None,
             trouble: None,
             warned: (false, false),
             pause: LOOK_EVERY,
@@ -154,8 +163,11 @@ impl Poll {
     ) {
         let Some(object) = found.filter(|object| asked || self.is_new(object)) else {
             self.looks = self.looks.wrapping_add(1);
-            if self.held.is_some() || self.looks.is_multiple_of(FINISH_EVERY) {
-                self.look_for_records(publisher, cells).await;
+            if let Some(held) = self.held.take() {
+                self.look_for_confirmation(held, publisher, cells).await;
+            }
+            if self.looks.is_multiple_of(FINISH_EVERY) {
+                self.look_for_records().await;
             }
             return;
         };
@@ -180,23 +192,48 @@ impl Poll {
         false
     }
 
-    /// Finishes what was cut off, puts on record what could not be before, and puts in force what was confirmed meanwhile.
-    async fn look_for_records(&mut self, publisher: &Publisher, cells: &Cells) {
-        let due = self.looks.is_multiple_of(FINISH_EVERY);
-        let more = self.bucket.has_more().await.unwrap_or(false);
-        if !more && (self.noticed || !due) {
+    /// Finishes what was cut off, and puts on record what could not be before.
+    async fn look_for_records(&mut self) {
+        let more = match self.settled {
+            Some(number) => self.bucket.has_more(number).await.unwrap_or(false),
+            None => true,
+        };
+        if more {
+            self.notice().await;
+        }
+    }
+
+    /// Puts in force what was held back, if it was confirmed meanwhile.
+    async fn look_for_confirmation(&mut self, held: Held, publisher: &Publisher, cells: &Cells) {
+        let more = match held.judged {
+            Some(number) => self.bucket.has_more(number).await.unwrap_or(false),
+            None => true,
+        };
+        if !more {
+            self.held = Some(held);
             return;
         }
-        self.notice().await;
-        if let Some(text) = self.held.take_if(|_| more) {
-            self.pass(text, false, publisher, cells).await;
+        let last = self.bucket.last().await.ok();
+        let (store, now) = (self.gate.store.clone(), publisher.current().version);
+        let judging = spawn_blocking(move || {
+            let confirmed = store.was_confirmed(now, Version::of(&held.text));
+            (held, confirmed.ok())
+        });
+        match judging.await {
+            Ok((held, Some(true))) => self.pass(held.text, true, publisher, cells).await,
+            Ok((held, confirmed)) => {
+                let judged = confirmed.and(last).or(held.judged);
+                self.held = Some(Held { judged, ..held });
+            }
+            Err(panicked) => tracing::error!(%panicked, "what is held back stays so"),
         }
     }
 
     async fn pass(&mut self, text: Vec<u8>, asked: bool, publisher: &Publisher, cells: &Cells) {
         let passed = self.gate.pass(text.clone(), asked, publisher, cells).await;
         if !passed {
-            self.held = self.gate.to_be_confirmed.map(|_| text);
+            let held = Held { text, judged: None };
+            self.held = self.gate.to_be_confirmed.map(|_| held);
             return;
         }
         let (copy, current) = (self.copy.clone(), publisher.current());
@@ -215,14 +252,11 @@ impl Poll {
     }
 
     async fn notice(&mut self) {
-        let store = self.gate.store.clone();
-        let noticed = spawn_blocking(move || store.notice()).await;
-        self.noticed = matches!(noticed, Ok(Ok(())));
-        match noticed {
-            // What is away now is told of where it is looked at.
-            Ok(Err(StoreError::Bucket(error))) if error.may_pass() => {}
-            Ok(noticed) => self.gate.unrecorded(noticed.err()),
-            Err(panicked) => tracing::error!(%panicked, "the history is not looked after"),
+        let noticed = self.bucket.noticed().await;
+        self.settled = noticed.as_ref().ok().copied();
+        // What is away now is told of where it is looked at.
+        if let Some(error) = noticed.err().filter(|error| !error.may_pass()) {
+            self.gate.unrecorded(Some(error.into()));
         }
     }
 

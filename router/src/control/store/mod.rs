@@ -211,14 +211,17 @@ impl Store {
     }
 
     /// Whether one of the steps from the version `since` to the version `to` was confirmed, however many cells it unplugs.
-    pub fn was_confirmed(&self, since: Version, to: Version) -> bool {
-        let records = self.recent(LOOK_BACK).unwrap_or_default();
+    ///
+    /// # Errors
+    /// `StoreError::File`, `StoreError::Bucket`.
+    pub fn was_confirmed(&self, since: Version, to: Version) -> Result<bool, StoreError> {
+        let records = self.recent(LOOK_BACK)?;
         let steps = records
             .iter()
             .rev()
             .skip_while(|record| record.version != to);
         let mut steps = steps.take_while(|record| record.version != since);
-        steps.any(|record| record.confirmed)
+        Ok(steps.any(|record| record.confirmed))
     }
 
     /// The text of `to`, or of the version before `now`.

@@ -194,24 +194,16 @@ impl Log {
         })
     }
 
-    /// Settles, and sees whether the store can be trusted with edits.
+    /// Settles, and sees whether the store can be trusted with edits. The number of the last record; 0 where there is none.
     ///
     /// # Errors
     /// `LogFault`.
-    pub(super) async fn notice(&self) -> Result<(), LogFault> {
-        if let Some((number, entry)) = self.settled().await?.last {
-            self.prove(number, &entry).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether there is a record after those that are known here.
-    ///
-    /// # Errors
-    /// `Fault`.
-    pub(super) async fn has_more(&self) -> Result<bool, Fault> {
-        let last = self.known().last;
-        self.client.has_record(last + 1).await
+    pub(super) async fn notice(&self) -> Result<u64, LogFault> {
+        let Some((number, entry)) = self.settled().await?.last else {
+            return Ok(0);
+        };
+        self.prove(number, &entry).await?;
+        Ok(number)
     }
 
     /// The newest records in order, at least so many as there are, back to one with the whole text.
@@ -237,8 +229,11 @@ impl Log {
         read.map_ok(|entry| entry.record).try_collect().await
     }
 
-    /// The last record.
-    async fn last(&self) -> Result<Option<(u64, Entry)>, LogFault> {
+    /// The last record with its number.
+    ///
+    /// # Errors
+    /// `LogFault`.
+    pub(super) async fn last(&self) -> Result<Option<(u64, Entry)>, LogFault> {
         loop {
             let known = self.known().last;
             let newer = self.client.numbers(known).await?;

@@ -213,12 +213,32 @@ impl Bucket {
         .await
     }
 
-    /// Whether there is a record that is not known here yet. Awaited on any runtime.
+    /// Whether there is a record after that number, whoever made it, this process included. Awaited on any runtime.
     ///
     /// # Errors
     /// `BucketError`.
-    pub(in crate::control) async fn has_more(&self) -> Result<bool, BucketError> {
-        self.ask(move |log: Arc<Log>| async move { Ok(log.has_more().await?) })
+    pub(in crate::control) async fn has_more(&self, number: u64) -> Result<bool, BucketError> {
+        self.ask(move |log: Arc<Log>| async move { Ok(log.client().has_record(number + 1).await?) })
+            .await
+    }
+
+    /// The number of the last record; 0 where there is none. Awaited on any runtime.
+    ///
+    /// # Errors
+    /// `BucketError`.
+    pub(in crate::control) async fn last(&self) -> Result<u64, BucketError> {
+        self.ask(move |log: Arc<Log>| async move {
+            Ok(log.last().await?.map_or(0, |(number, _)| number))
+        })
+        .await
+    }
+
+    /// As [`super::Store::notice`]; the number of the last record then, 0 where there is none. Awaited on any runtime.
+    ///
+    /// # Errors
+    /// `BucketError`.
+    pub(in crate::control) async fn noticed(&self) -> Result<u64, BucketError> {
+        self.ask(move |log: Arc<Log>| async move { log.notice().await })
             .await
     }
 
@@ -241,7 +261,8 @@ impl Bucket {
     }
 
     pub(super) fn notice(&self) -> Result<(), StoreError> {
-        Ok(self.wait(move |log: Arc<Log>| async move { log.notice().await })?)
+        self.wait(move |log: Arc<Log>| async move { log.notice().await })?;
+        Ok(())
     }
 
     fn settled(&self) -> Result<Settled, BucketError> {
