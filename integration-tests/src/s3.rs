@@ -51,7 +51,7 @@ pub enum Fault {
     Refused(StatusCode, &'static str),
     /// Its connection ends without an answer.
     Cut(Carried),
-    /// It is never answered.
+    /// It is not answered, and its connection ends when everything works again.
     Stopped(Carried),
     /// Its conditions are passed over.
     Unconditional,
@@ -97,6 +97,8 @@ struct Kept {
     state: Mutex<State>,
     /// How many requests were stopped.
     stopped: watch::Sender<usize>,
+    /// Changes when everything works again.
+    mended: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Kept {
@@ -132,6 +134,7 @@ impl S3 {
             kept: Arc::new(Kept {
                 state: Mutex::default(),
                 stopped: watch::Sender::new(0),
+                mended: watch::Sender::new(()),
             }),
             address: ([127, 0, 0, 1], 0).into(),
             serving: None,
@@ -223,6 +226,7 @@ impl S3 {
     /// Everything works again.
     pub fn mend(&self) {
         self.kept.state().faults.clear();
+        self.kept.mended.send_replace(());
     }
 
     /// Waits until so many requests were stopped since the store began. Cancel safe.
@@ -236,11 +240,6 @@ impl S3 {
         waited
             .expect("no request is stopped")
             .expect("the store is there");
-    }
-
-    /// How many requests were stopped since the store began.
-    pub fn stops(&self) -> usize {
-        *self.kept.stopped.borrow()
     }
 }
 
@@ -332,8 +331,11 @@ async fn answer(kept: Arc<Kept>, request: Request<Incoming>) -> Result<Answer, s
             if carried == Carried::Out {
                 carry_out();
             }
+            let mut mended = kept.mended.subscribe();
             kept.stopped.send_modify(|stopped| *stopped += 1);
-            std::future::pending().await
+            // Whether it was mended or is gone altogether.
+            let _ = mended.changed().await;
+            Err(std::fmt::Error)
         }
         Some(Fault::Large(bytes)) => {
             let mut answer = carry_out();

@@ -404,6 +404,25 @@ async fn stopped_at_the_object(s3: &S3, carried: Carried) -> Process {
 }
 
 #[tokio::test]
+async fn an_edit_whose_answer_is_lost_is_not_made_again_over_an_undo() {
+    let s3 = store(&["alice"]).await;
+    done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
+    let text = s3.text(KEY);
+    let process = stopped_at_the_object(&s3, Carried::Out).await;
+    done(&s3, &["registry", "undo"]).await;
+    assert_eq!(s3.text(KEY), text);
+    s3.mend();
+    assert!(process.exited().await.success());
+    assert_eq!(s3.text(KEY), text);
+    let lines = history(&s3).await;
+    assert_eq!(
+        through(&lines),
+        ["by hand", "cell set", "cell add", "registry undo"]
+    );
+    complete(&s3).await;
+}
+
+#[tokio::test]
 async fn a_store_that_passes_over_conditions_is_told_of_and_holds_no_edits() {
     let s3 = store(&["alice"]).await;
     done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;

@@ -303,6 +303,7 @@ impl Client {
         Ok(whole(result).await?)
     }
 
+    /// Asks once: whoever writes has to find out what became of it before it is asked for again.
     async fn write(&self, key: &Path, text: Vec<u8>, of: Option<String>) -> Result<(), Fault> {
         let mode = match of {
             Some(etag) => PutMode::Update(UpdateVersion {
@@ -311,27 +312,22 @@ impl Client {
             }),
             None => PutMode::Create,
         };
-        let text = Bytes::from(text);
-        patiently(|| async {
-            let options = PutOptions::from(mode.clone());
-            let put = self.store.put_opts(key, text.clone().into(), options);
-            match put.await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(match fault(&error) {
-                    // What is gone is in no state that was asked for.
-                    Fault::Absent => Fault::Unmet,
-                    // Whoever writes has to find out first what became of it.
-                    Fault::Throttled { why, sent: true } => Fault::Away { why, sent: true },
-                    fault => fault,
-                }),
-            }
-        })
-        .await
+        let put = self
+            .store
+            .put_opts(key, Bytes::from(text).into(), PutOptions::from(mode));
+        match put.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match fault(&error) {
+                // What is gone is in no state that was asked for.
+                Fault::Absent => Fault::Unmet,
+                fault => fault,
+            }),
+        }
     }
 }
 
 /// Asks again, more and more slowly, while the store asks to slow down.
-async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Fault>
+pub(super) async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {

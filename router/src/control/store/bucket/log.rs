@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::super::history::{Account, Record, text_at};
 use super::super::{BY_HAND, said};
-use super::client::{Client, Fault, Object, State, jittered};
+use super::client::{Client, Fault, Object, State, jittered, patiently};
 use crate::registry::Version;
 use crate::registry::edit::changes;
 
@@ -174,7 +174,7 @@ impl Log {
         }
         let unfinished = |fault| LogFault::Unfinished(fault, version);
         if self
-            .publish(text, entry.replaces.as_ref())
+            .publish(number, text, entry.replaces.as_ref())
             .await
             .map_err(unfinished)?
         {
@@ -324,14 +324,20 @@ impl Log {
         })
     }
 
-    /// Puts a text in place of that state of the object; whether it was that state.
-    async fn publish(&self, text: Vec<u8>, of: Option<&State>) -> Result<bool, Fault> {
-        let mut last = Fault::Absent;
+    /// Puts the text of a record in place of that state of the object; whether it was that state, as far as is known.
+    async fn publish(&self, number: u64, text: Vec<u8>, of: Option<&State>) -> Result<bool, Fault> {
+        let (mut doubtful, mut last) = (false, Fault::Absent);
         for pause in PAUSES {
-            match self.client.put(text.clone(), of).await {
+            let written = if doubtful {
+                self.publish_again(number, text.clone(), of).await
+            } else {
+                self.client.put(text.clone(), of).await
+            };
+            match written {
                 Ok(()) => return Ok(true),
                 Err(Fault::Unmet) => return Ok(false),
                 Err(fault) if fault.may_pass() => {
+                    doubtful |= fault.is_doubtful();
                     last = fault;
                     sleep(jittered(pause)).await;
                 }
@@ -339,6 +345,21 @@ impl Log {
             }
         }
         Err(last)
+    }
+
+    /// Writes once more what may have been written and undone by somebody since: the object has the ETag that it had before
+    /// then, but another time, and there is another record.
+    async fn publish_again(
+        &self,
+        number: u64,
+        text: Vec<u8>,
+        of: Option<&State>,
+    ) -> Result<(), Fault> {
+        let has_next = patiently(|| self.client.has_record(number + 1)).await?;
+        if has_next || self.client.state().await?.as_ref() != of {
+            return Err(Fault::Unmet);
+        }
+        self.client.put(text, of).await
     }
 
     /// Brings the object to a record that it was not brought to.
@@ -353,7 +374,8 @@ impl Log {
                     .ok_or_else(|| LogFault::Damaged(number, "its text cannot be had".to_owned()))?
             }
         };
-        if self.publish(text, entry.replaces.as_ref()).await? {
+        let of = entry.replaces.as_ref();
+        if self.publish(number, text, of).await? {
             tracing::info!(version = %entry.record.version, "an edit that was cut off is finished");
         }
         Ok(())
@@ -404,7 +426,8 @@ impl Log {
         let text = spelled(entry)?;
         let no_etag = Some("\"00000000000000000000000000000000\"".to_owned());
         for of in [None, no_etag] {
-            match self.client.write_record(number, text.clone(), of).await {
+            let write = || self.client.write_record(number, text.clone(), of.clone());
+            match patiently(write).await {
                 Err(Fault::Unmet) => {}
                 Ok(()) => return Err(Fault::Unconditional),
                 Err(fault) => return Err(fault),
