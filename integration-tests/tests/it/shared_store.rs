@@ -423,6 +423,42 @@ async fn an_edit_whose_answer_is_lost_is_not_made_again_over_an_undo() {
 }
 
 #[tokio::test]
+async fn an_older_copy_is_not_read_again_while_the_store_is_away() {
+    let mut s3 = store(&["alice"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let router = Router::start(with_copy(&s3, &folder, "copy")).await;
+    // Where the next one would be written is a folder now.
+    let fresh = format!(".copy.{}.new", router.process().id());
+    std::fs::create_dir(folder.path().join(fresh)).unwrap();
+    s3.put(KEY, &cells(&["alice", "bob"]));
+    loaded(&router, 2).await;
+    told(&router, &["no copy of the registry is kept"]).await;
+    s3.go_away().await;
+    told(&router, &["the store is away"]).await;
+    router.hang_up();
+    told(&router, &["the copy is not what is in force"]).await;
+    assert!(serves(&router, "bob").await);
+}
+
+#[tokio::test]
+async fn a_hangup_while_the_store_is_away_takes_nothing_of_what_is_held() {
+    let mut s3 = S3::start().await;
+    s3.put(KEY, &crowd(40));
+    let folder = tempfile::tempdir().unwrap();
+    let router = Router::start(with_copy(&s3, &folder, "copy")).await;
+    s3.put(KEY, &crowd(20));
+    told(&router, &["unplugs 20 of 40"]).await;
+    s3.go_away().await;
+    told(&router, &["the store is away"]).await;
+    router.hang_up();
+    loaded(&router, 40).await;
+    s3.come_back().await;
+    said(&router, "the registry can be read again").await;
+    router.hang_up();
+    loaded(&router, 20).await;
+}
+
+#[tokio::test]
 async fn a_store_that_passes_over_conditions_is_told_of_and_holds_no_edits() {
     let s3 = store(&["alice"]).await;
     done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;

@@ -79,7 +79,7 @@ impl Gate {
     }
 
     /// Puts a text in force if it may be; whether it is. What is broken is reported and changes nothing. `asked` confirms
-    /// what was just refused for the cells that it unplugs.
+    /// what was just refused for the cells that it unplugs; that stays refused while what is in force is only read again.
     pub(super) async fn pass(
         &mut self,
         text: Vec<u8>,
@@ -88,8 +88,9 @@ impl Gate {
         cells: &Cells,
     ) -> bool {
         let began = Instant::now();
-        let confirmed = self.to_be_confirmed.take().filter(|_| asked);
+        let confirmed = self.to_be_confirmed.filter(|_| asked);
         let (last, most) = (publisher.current(), self.max_unplug_percent);
+        let before = last.version;
         let (store, folder) = (self.store.clone(), self.folder.clone());
         // Parsing a large file takes a while; nothing else of this thread has to wait for it.
         let judging = tokio::task::spawn_blocking(move || {
@@ -102,15 +103,17 @@ impl Gate {
             Ok(Ok(snapshot)) => {
                 publisher.publish(snapshot);
                 let current = publisher.current();
+                self.to_be_confirmed = self.to_be_confirmed.filter(|_| current.version == before);
                 cells.retain(|name| current.registry.cell(name.as_str()).is_some());
                 self.report(&current, began);
                 true
             }
             Ok(Err(refused)) => {
                 self.refuse(&self.lines(&refused));
-                if let Refused::Unplugs(_, version) = refused {
-                    self.to_be_confirmed = Some(version);
-                }
+                self.to_be_confirmed = match refused {
+                    Refused::Unplugs(_, version) => Some(version),
+                    Refused::Load(_) => None,
+                };
                 false
             }
             Err(panicked) => {

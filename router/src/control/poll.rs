@@ -241,13 +241,26 @@ impl Poll {
         self.copied(kept.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))));
     }
 
-    /// Reads again what the copy's text names, such as secrets, while the store is away.
+    /// Reads again what the text in force names, such as secrets, while the store is away: if the copy has that text.
     async fn reload_copy(&mut self, publisher: &Publisher, cells: &Cells) {
         let Some(copy) = self.copy.clone() else {
             return;
         };
-        if let Ok(Ok(text)) = spawn_blocking(move || copy.text()).await {
-            self.gate.pass(text, false, publisher, cells).await;
+        let (file, version) = (copy.file().to_owned(), publisher.current().version);
+        let reading = spawn_blocking(move || {
+            let text = copy.text()?;
+            Ok::<_, std::io::Error>(Some(text).filter(|text| Version::of(text) == version))
+        });
+        let file = file.display();
+        match reading.await {
+            Ok(Ok(Some(text))) => {
+                self.gate.pass(text, false, publisher, cells).await;
+            }
+            Ok(Ok(None)) => {
+                tracing::warn!("{file}: the copy is not what is in force; nothing is read again");
+            }
+            Ok(Err(error)) => tracing::warn!("{file}: {error}; nothing is read again"),
+            Err(panicked) => tracing::error!(%panicked, "the copy is not read"),
         }
     }
 
