@@ -143,7 +143,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client for that place; `settings` are variables whose names begin with `AWS_`.
+    /// A client for that place; `settings` are the variables that [`super::place::is_setting`] holds of.
     ///
     /// # Errors
     /// What is wrong with the settings, as text.
@@ -156,7 +156,7 @@ impl Client {
         for (name, value) in settings.filter(|(_, value)| !value.is_empty()) {
             if name == "AWS_CA_BUNDLE" {
                 authorities = Some(value);
-            } else if !name.starts_with("AWS_ENDPOINT_URL") || name == "AWS_ENDPOINT_URL_STS" {
+            } else {
                 let key = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>();
                 builder = match key {
                     Ok(key) => builder.with_config(key, value),

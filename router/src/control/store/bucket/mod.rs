@@ -150,7 +150,7 @@ impl Bucket {
         let place = Place::read(name, |name| std::env::var(name).ok())?;
         let settings = std::env::vars_os().filter_map(|(name, value)| {
             let pair = (name.into_string().ok()?, value.into_string().ok()?);
-            pair.0.starts_with("AWS_").then_some(pair)
+            place::is_setting(&pair.0).then_some(pair)
         });
         runtime()?;
         let shown = format!("{}{}/{}", place::SCHEME, place.bucket, place.key);

@@ -71,12 +71,19 @@ impl Place {
     }
 }
 
+/// Whether a variable is one that `object_store` may read by itself: not those that [`Place::read`] has understood, nor
+/// `AWS_ENDPOINT`, which means the same to it.
+pub(super) fn is_setting(name: &str) -> bool {
+    let says_where = name.starts_with("AWS_ENDPOINT") && name != "AWS_ENDPOINT_URL_STS";
+    name.starts_with("AWS_") && !says_where
+}
+
 /// A bucket's URL: its name stands before the store's, unless that is an address, or `in_path` is wanted.
 fn url(endpoint: &str, bucket: &str, in_path: bool) -> Result<String, String> {
+    // What it says instead may be a secret.
     let wrong = || {
-        format!(
-            "AWS_ENDPOINT_URL_S3: {endpoint:?} is no URL such as https://fly.storage.tigris.dev"
-        )
+        "AWS_ENDPOINT_URL_S3 is no URL such as https://fly.storage.tigris.dev, without a user or a password in it"
+            .to_owned()
     };
     let uri: Uri = endpoint.parse().map_err(|_| wrong())?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -171,9 +178,27 @@ mod tests {
             ("s3://c/r", &at("fly.storage.tigris.dev"), "no URL"),
             ("s3://c/r", &at("ftp://h.x"), "no URL"),
             ("s3://c/r", &at("https://user@h.x"), "no URL"),
+            ("s3://c/r", &at("https://user:pass word@h.x"), "no URL"),
+            ("s3://c/r", &at("https://user:password@h.x"), "a password"),
         ] {
             let why = read(name, variables).unwrap_err();
             assert!(why.contains(said), "{name}: {why}");
+            assert!(!why.contains("user:") && !why.contains("h.x"), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_one_variable_says_where_the_store_is() {
+        for (name, counts) in [
+            ("AWS_ENDPOINT", false),
+            ("AWS_ENDPOINT_URL", false),
+            ("AWS_ENDPOINT_URL_S3", false),
+            ("AWS_ENDPOINT_URL_STS", true),
+            ("AWS_ACCESS_KEY_ID", true),
+            ("AWS_REGION", true),
+            ("HOME", false),
+        ] {
+            assert_eq!(is_setting(name), counts, "{name}");
         }
     }
 }
