@@ -423,6 +423,25 @@ async fn an_edit_whose_answer_is_lost_is_not_made_again_over_an_undo() {
 }
 
 #[tokio::test]
+async fn an_edit_that_is_on_record_only_is_told_of_as_one() {
+    let s3 = store(&["alice"]).await;
+    done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
+    // From when the object is to be written, nothing that is asked holds.
+    let begun = AtomicBool::new(false);
+    let unmet = Fault::Refused(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+    s3.fault(unmet, move |asked| {
+        let begins = is_write(asked) && of_object(asked);
+        begun.fetch_or(begins, Relaxed) || begins
+    });
+    let edit = ["cell", "pause", "alice"];
+    refused(&s3, &edit, 1, &["on record as version"]).await;
+    s3.mend();
+    done(&s3, &["cell", "set", "alice", "max_in_flight=2"]).await;
+    assert!(s3.text(KEY).unwrap().contains("paused"));
+    assert_eq!(complete(&s3).await, 4);
+}
+
+#[tokio::test]
 async fn an_older_copy_is_not_read_again_while_the_store_is_away() {
     let mut s3 = store(&["alice"]).await;
     let folder = tempfile::tempdir().unwrap();
@@ -489,6 +508,16 @@ async fn a_store_that_passes_over_conditions_is_told_of_and_holds_no_edits() {
     )
     .await;
     assert_eq!(fresh.text(KEY), text);
+    // Where there is nothing yet, it stays so, however often it is tried.
+    let empty = S3::start().await;
+    empty.fault(Fault::Unconditional, |_| true);
+    let folder = tempfile::tempdir().unwrap();
+    let draft = folder.path().join("draft.json");
+    std::fs::write(&draft, cells(&["alice"])).unwrap();
+    let apply = ["registry", "apply", draft.to_str().unwrap()];
+    refused(&empty, &apply, 1, &["edits would be lost", "on record"]).await;
+    refused(&empty, &apply, 1, &["edits would be lost"]).await;
+    assert_eq!(empty.text(KEY), None);
 }
 
 #[tokio::test]

@@ -136,6 +136,7 @@ impl Log {
                     return Ok(Settled { object, last });
                 }
                 if state == entry.replaces.as_ref() {
+                    self.prove(*number, entry).await?;
                     let before = object.as_ref().map_or(&b""[..], |object| &object.text);
                     self.finish(*number, entry, before).await?;
                     continue;
@@ -168,11 +169,12 @@ impl Log {
         let Some(number) = self.append(settled.last.as_ref(), &entry).await? else {
             return Ok(Outcome::Late);
         };
+        let unfinished = |fault| LogFault::Unfinished(fault, version);
+        self.prove(number, &entry).await.map_err(unfinished)?;
         let object = settled.object.as_ref();
         if object.is_some_and(|object| Version::of(&object.text) == version) {
             return Ok(Outcome::Made);
         }
-        let unfinished = |fault| LogFault::Unfinished(fault, version);
         if self
             .publish(number, text, entry.replaces.as_ref())
             .await
@@ -180,7 +182,15 @@ impl Log {
         {
             return Ok(Outcome::Made);
         }
-        // Somebody else has finished it, and gone on perhaps; or it was overwritten by hand.
+        self.became(number).await.map_err(|fault| match fault {
+            LogFault::Store(fault) => unfinished(fault),
+            fault => fault,
+        })
+    }
+
+    /// What became of an edit of this number that is not in the object any more: somebody else has finished it, and gone on
+    /// perhaps; or it was overwritten by hand.
+    async fn became(&self, number: u64) -> Result<Outcome, LogFault> {
         let now = self.settled().await?;
         let made = match now.last {
             Some((last, _)) if last == number => now.object.is_some(),
@@ -288,7 +298,6 @@ impl Log {
             known.last = number;
             known.keep(number, entry, text.len());
         }
-        self.prove(number, entry).await?;
         Ok(Some(number))
     }
 
@@ -415,7 +424,10 @@ impl Log {
             record,
             replaces: Some(object.state.clone()),
         };
-        self.append(last, &entry).await.map(|_| ())
+        if let Some(number) = self.append(last, &entry).await? {
+            self.prove(number, &entry).await?;
+        }
+        Ok(())
     }
 
     /// Sees whether the store keeps to conditions, on a record that is there: what it must refuse would write the same.
