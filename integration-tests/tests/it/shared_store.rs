@@ -442,6 +442,36 @@ async fn an_edit_that_is_on_record_only_is_told_of_as_one() {
 }
 
 #[tokio::test]
+async fn a_lost_object_is_put_back_through_a_router_and_tried_before() {
+    let s3 = store(&["alice"]).await;
+    done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
+    let (text, folder) = (s3.text(KEY), tempfile::tempdir().unwrap());
+    let draft = folder.path().join("draft.json");
+    std::fs::write(&draft, cells(&["alice", "bob"])).unwrap();
+    let admin = Admin::start(options(s3.writer())).await;
+    let (undo, apply) = (
+        ["registry", "undo"],
+        ["registry", "apply", draft.to_str().unwrap()],
+    );
+    for (edit, back) in [(&undo[..], text), (&apply, Some(cells(&["alice", "bob"])))] {
+        s3.remove(KEY);
+        let other = ["cell", "pause", "alice"];
+        let (code, said) = by_url(&s3, &admin, &other).await;
+        assert!(
+            code == 1 && said.contains("there is no such object"),
+            "{code} {said}"
+        );
+        let tried = [edit, &["--dry-run"]].concat();
+        done(&s3, &tried).await;
+        let (code, said) = by_url(&s3, &admin, &tried).await;
+        assert_eq!((code, s3.text(KEY)), (0, None), "{said}");
+        let (code, said) = by_url(&s3, &admin, edit).await;
+        assert_eq!((code, s3.text(KEY)), (0, back), "{said}");
+    }
+    assert_eq!(complete(&s3).await, 4);
+}
+
+#[tokio::test]
 async fn an_older_copy_is_not_read_again_while_the_store_is_away() {
     let mut s3 = store(&["alice"]).await;
     let folder = tempfile::tempdir().unwrap();

@@ -143,8 +143,7 @@ pub(super) async fn edit(
     blocking(move || {
         let mut tries = 0..TRIES;
         loop {
-            let text = view.store.read()?;
-            let operations = plan(&view.store, &text)?;
+            let (text, operations) = view.store.planned(|text| plan(&view.store, text))?;
             allow(&who.bearer, &operations, &text)?;
             let called = called.unwrap_or_else(|| edits::words(&operations));
             let by = By {

@@ -114,7 +114,8 @@ impl Backend {
     ) -> Result<Outcome, Failure> {
         let remote = match self {
             Self::File(store) if dry_run => {
-                return Ok(Outcome::of(&propose(&store.read()?, edit)?, true));
+                let (text, _) = store.planned(|_| Ok::<_, Failure>(edit.operations.clone()))?;
+                return Ok(Outcome::of(&propose(&text, edit)?, true));
             }
             Self::File(store) => {
                 return Ok(Outcome::of(&store.edit(edit, &by(through))?, false));
@@ -144,9 +145,10 @@ impl Backend {
     ) -> Result<Outcome, Failure> {
         match self {
             Self::File(store) if dry_run => {
-                let text = store.read()?;
-                let then = self.then(to, Version::of(&text))?;
-                let operations = vec![Operation::Replace { text: then }];
+                let (text, operations) = store.planned(|text| {
+                    let text = self.then(to, Version::of(text))?;
+                    Ok::<_, Failure>(vec![Operation::Replace { text }])
+                })?;
                 let edit = Edit {
                     operations,
                     ..edit.clone()

@@ -133,12 +133,34 @@ impl Store {
         }
     }
 
+    /// The text, and what `plan` wants done to it. Where an object is lost, or was not made yet, it is planned for an empty
+    /// text, if the plan is to put another in place of the whole.
+    ///
+    /// # Errors
+    /// `StoreError::File`, `StoreError::Bucket`, and those of `plan`.
+    pub fn planned<E: From<StoreError>>(
+        &self,
+        plan: impl Fn(&[u8]) -> Result<Vec<Operation>, E>,
+    ) -> Result<(Vec<u8>, Vec<Operation>), E> {
+        match self.read() {
+            Ok(text) => {
+                let operations = plan(&text)?;
+                Ok((text, operations))
+            }
+            Err(StoreError::Bucket(absent)) if absent.is_absent() => match plan(b"") {
+                Ok(operations) if is_fresh(&operations) => Ok((Vec::new(), operations)),
+                _ => Err(StoreError::Bucket(absent).into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Edits the text durably. What it was before is on record then, too.
     ///
     /// # Errors
     /// `StoreError`; the text is as it was, unless the error says that this is not known.
     pub fn edit(&self, edit: &Edit, by: &By) -> Result<Proposal, StoreError> {
-        let fresh = matches!(edit.operations[..], [Operation::Replace { .. }]);
+        let fresh = is_fresh(&edit.operations);
         self.replace(by, edit.confirmed, fresh, |text| Ok(propose(text, edit)?))
     }
 
@@ -255,6 +277,11 @@ impl Store {
             Backend::Bucket(bucket) => bucket.replace(by, confirmed, fresh, propose),
         }
     }
+}
+
+/// Whether that can be done without a text that is there.
+fn is_fresh(operations: &[Operation]) -> bool {
+    matches!(operations, [Operation::Replace { .. }])
 }
 
 fn text_in(records: &[Record], version: Version) -> Result<Vec<u8>, StoreError> {

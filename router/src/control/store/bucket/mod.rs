@@ -80,6 +80,11 @@ impl BucketError {
         }
     }
 
+    /// Whether there is no object.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.why, Why::Log(LogFault::Store(Fault::Absent)))
+    }
+
     /// Whether the store wants fewer requests.
     pub(in crate::control) fn is_throttled(&self) -> bool {
         matches!(self.why, Why::Log(LogFault::Store(Fault::Throttled { .. })))
