@@ -437,7 +437,8 @@ impl State {
             .objects
             .iter()
             .filter(|(key, _)| key.starts_with(given("prefix")) && key.as_str() > after);
-        let page: Vec<_> = keys.by_ref().take(LISTED).collect();
+        let most = given("max-keys").parse().unwrap_or(LISTED);
+        let page: Vec<_> = keys.by_ref().take(most.min(LISTED)).collect();
         let contents: String = page
             .iter()
             .map(|(key, object)| {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -442,6 +443,26 @@ async fn an_edit_that_is_on_record_only_is_told_of_as_one() {
 }
 
 #[tokio::test]
+async fn a_history_that_is_taken_away_begins_anew() {
+    let s3 = store(&["alice"]).await;
+    done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
+    let admin = Admin::start(options(s3.writer())).await;
+    let add = async |name: &str| {
+        let add = ["cell", "add", name, "address=127.0.0.1:1"];
+        let (code, said) = by_url(&s3, &admin, &add).await;
+        assert_eq!(code, 0, "{said}");
+    };
+    add("bob").await;
+    for key in s3.keys().iter().filter(|key| key.starts_with(HISTORY)) {
+        s3.remove(key);
+    }
+    add("carol").await;
+    let lines = history(&s3).await;
+    assert_eq!(through(&lines).first(), Some(&"by hand"), "{lines:?}");
+    assert_eq!(complete(&s3).await, 2);
+}
+
+#[tokio::test]
 async fn a_lost_object_is_put_back_through_a_router_and_tried_before() {
     let s3 = store(&["alice"]).await;
     done(&s3, &["cell", "set", "alice", "max_in_flight=1"]).await;
@@ -505,6 +526,42 @@ async fn a_hangup_while_the_store_is_away_takes_nothing_of_what_is_held() {
     said(&router, "the registry can be read again").await;
     router.hang_up();
     loaded(&router, 20).await;
+}
+
+#[tokio::test]
+async fn only_the_end_of_a_long_history_is_read() {
+    let s3 = store(&["alice"]).await;
+    for limit in 1..15 {
+        let value = format!("max_in_flight={limit}");
+        done(&s3, &["cell", "set", "alice", &value]).await;
+    }
+    let admin = Admin::start(options(s3.writer())).await;
+    let (lists, reads) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counted = (Arc::clone(&lists), Arc::clone(&reads));
+    s3.fault(Fault::Cut(Carried::Not), move |asked| {
+        let is_read = asked.method == Method::GET && asked.key.starts_with(HISTORY);
+        counted
+            .0
+            .fetch_add(u32::from(asked.key.is_empty()), Relaxed);
+        counted.1.fetch_add(u32::from(is_read), Relaxed);
+        false
+    });
+    done(&s3, &["cell", "set", "alice", "max_in_flight=99"]).await;
+    let asked = (lists.swap(0, Relaxed), reads.swap(0, Relaxed));
+    assert!(asked.0 <= 2 && asked.1 <= 2, "{asked:?}");
+    let shown = done(&s3, &["registry", "history", "-n", "1", "--json"]).await;
+    assert!(shown.contains("99"), "{shown}");
+    let page = admin.get("/v1/registry/versions?limit=2").await;
+    let next = page["next"].as_u64().unwrap();
+    let older = admin
+        .get(&format!("/v1/registry/versions?limit=1&before={next}"))
+        .await;
+    assert!(
+        older["versions"][0].to_string().contains("-> 13"),
+        "{older}"
+    );
+    let asked = (lists.swap(0, Relaxed), reads.swap(0, Relaxed));
+    assert!(asked.0 <= 6 && asked.1 <= 8, "{asked:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The registry as a whole: its text, edits of several cells at once, and its history.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -14,7 +15,6 @@ use super::asking::{Asked, Draft, Precondition, Sent, Versioned, tagged};
 use super::editing::{Done, How, Who, blocking, edit};
 use super::edits::{Edits, Outcome, Past, Pasts, Step};
 use super::problem::{NotEdited, Place, Problem, Sort};
-use crate::control::store::{Store, StoreError};
 use crate::control::unplug::unplugged;
 use crate::registry::edit::{Change, Operation, changes};
 use crate::registry::{Registry, Version};
@@ -190,15 +190,21 @@ pub(super) async fn versions(
         return Err(Problem::malformed(detail));
     }
     blocking(move || {
-        let records = view.store.records()?;
-        let pasts = records.iter().map(Past::from).enumerate().rev();
-        let mut found = pasts
-            .filter(|(number, _)| which.before.is_none_or(|before| *number < before))
-            .filter(|(_, past)| which.cell.as_ref().is_none_or(|cell| past.touches(cell)));
-        let page: Vec<_> = found.by_ref().take(limit).collect();
-        let more = found.next().is_some();
-        let next = page.last().filter(|_| more).map(|(number, _)| *number);
-        let versions = page.into_iter().map(|(_, past)| past).collect();
+        let (mut versions, mut last, mut next) = (Vec::new(), None, None);
+        let below = which.before.map(|before| before as u64);
+        view.store.walk(below, limit + 1, |number, record| {
+            let past = Past::from(&record);
+            if !which.cell.as_ref().is_none_or(|cell| past.touches(cell)) {
+                return ControlFlow::Continue(());
+            }
+            if versions.len() == limit {
+                next = last;
+                return ControlFlow::Break(());
+            }
+            versions.push(past);
+            last = usize::try_from(number).ok();
+            ControlFlow::Continue(())
+        })?;
         Ok(Json(Pasts { versions, next }))
     })
     .await
@@ -277,10 +283,7 @@ pub(super) async fn diff(
             None => view.store.read()?,
         };
         let to = Version::of(&to_text);
-        let from_text = match from {
-            Some(from) => view.store.text_of(from)?,
-            None => before(&view.store, to)?,
-        };
+        let from_text = view.store.then(from, to)?;
         Ok(Json(Difference {
             from: Version::of(&from_text).to_string(),
             to: to.to_string(),
@@ -288,22 +291,6 @@ pub(super) async fn diff(
         }))
     })
     .await
-}
-
-/// The text on record right before the newest record of this version.
-fn before(store: &Store, version: Version) -> Result<Vec<u8>, StoreError> {
-    let records = store.records()?;
-    let mut older = records
-        .iter()
-        .rev()
-        .skip_while(|record| record.version != version);
-    let older = if records.iter().any(|record| record.version == version) {
-        older.find(|record| record.version != version)
-    } else {
-        // It is not on record yet.
-        records.last()
-    };
-    store.text_of(older.ok_or(StoreError::NothingToUndo)?.version)
 }
 
 /// What to bring back.
@@ -338,10 +325,7 @@ pub(super) async fn undo(
         move |store, text| {
             let now = Version::of(text);
             precondition.judge(Some(now))?;
-            let text = match to {
-                Some(to) => store.text_of(to)?,
-                None => before(store, now)?,
-            };
+            let text = store.then(to, now)?;
             Ok(vec![Operation::Replace { text }])
         },
     )

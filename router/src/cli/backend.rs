@@ -1,5 +1,6 @@
 //! Where the registry is: in a file, or with a running router. Commands are the same for both.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use cell_router::admin::edits::{Edits, Outcome, Past, Pasts, Step};
@@ -7,8 +8,9 @@ use cell_router::control::store::{By, Edit, Store, propose, who};
 use cell_router::registry::edit::Operation;
 use cell_router::registry::{CellName, Registry, Version};
 use http::Method;
+use serde::Deserialize;
 
-use super::failure::{Failure, Kind};
+use super::failure::Failure;
 use super::remote::{self, Remote};
 
 /// Versions that a router is asked for at once.
@@ -50,22 +52,27 @@ impl Backend {
         }
     }
 
-    /// The newest versions of which `fits` holds, at most so many, the newest last.
+    /// The newest versions, or those that changed a cell, at most so many, the newest last.
     pub(super) fn versions(
         &self,
         most: usize,
         cell: Option<&CellName>,
-        fits: impl Fn(&Past) -> bool,
     ) -> Result<Vec<Past>, Failure> {
         let touches = |past: &Past| cell.is_none_or(|cell| past.touches(cell.as_str()));
         let mut found: Vec<Past> = match self {
             Self::File(store) => {
-                let records = store.records()?;
-                let pasts = records.iter().rev().map(Past::from);
-                pasts
-                    .filter(|past| touches(past) && fits(past))
-                    .take(most)
-                    .collect()
+                let mut found = Vec::new();
+                store.walk(None, most, |_, record| {
+                    let past = Past::from(&record);
+                    if found.len() < most && touches(&past) {
+                        found.push(past);
+                    }
+                    if found.len() < most {
+                        return ControlFlow::Continue(());
+                    }
+                    ControlFlow::Break(())
+                })?;
+                found
             }
             Self::Router(remote) => {
                 let (mut found, mut before) = (Vec::new(), String::new());
@@ -74,7 +81,7 @@ impl Backend {
                     let limit = most.clamp(1, PAGE);
                     let target = format!("/v1/registry/versions?limit={limit}{only}{before}");
                     let page: Pasts = remote.get(&target)?.json()?;
-                    found.extend(page.versions.into_iter().filter(&fits));
+                    found.extend(page.versions);
                     let Some(next) = page.next.filter(|_| found.len() < most) else {
                         break;
                     };
@@ -88,19 +95,20 @@ impl Backend {
         Ok(found)
     }
 
-    /// The text of `to`, or of the newest version on record that is not `now`.
-    pub(super) fn then(&self, to: Option<Version>, now: Version) -> Result<Vec<u8>, Failure> {
-        if let Some(to) = to {
-            return self.text_of(to);
-        }
-        let now = now.to_string();
-        let before = self.versions(1, None, |past| past.version != now)?;
-        let version = before.first().and_then(|past| past.version.parse().ok());
-        match version {
-            Some(version) => self.text_of(version),
-            None => {
-                let what = "the history has nothing before this version";
-                Err(Failure::new(Kind::NotFound, what))
+    /// The text of the version before `text`, by the rule of [`Store::then`]. `version` is which one that is, unless it is
+    /// what is there.
+    pub(super) fn before(&self, version: Option<Version>, text: &[u8]) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::File(store) => Ok(store.then(None, Version::of(text))?),
+            Self::Router(remote) => {
+                let to = version.map_or_else(String::new, |version| format!("?to={version}"));
+                let found: Compared = remote.get(&format!("/v1/registry/diff{to}"))?.json()?;
+                self.text_of(
+                    found
+                        .from
+                        .parse()
+                        .map_err(|_| "it names no version".to_owned())?,
+                )
             }
         }
     }
@@ -146,7 +154,7 @@ impl Backend {
         match self {
             Self::File(store) if dry_run => {
                 let (text, operations) = store.planned(|text| {
-                    let text = self.then(to, Version::of(text))?;
+                    let text = store.then(to, Version::of(text))?;
                     Ok::<_, Failure>(vec![Operation::Replace { text }])
                 })?;
                 let edit = Edit {
@@ -190,6 +198,12 @@ impl Backend {
             }
         }
     }
+}
+
+/// What is read of a comparison that a router has made.
+#[derive(Debug, Deserialize)]
+struct Compared {
+    from: String,
 }
 
 fn tag(edit: &Edit) -> Option<String> {

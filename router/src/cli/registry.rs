@@ -132,7 +132,7 @@ fn diff(arguments: &Diff, router: &remote::Which) -> Result<(), Failure> {
     let from = match (arguments.from, &arguments.draft) {
         (Some(version), _) => store.text_of(version)?,
         (None, Some(_)) => store.read()?,
-        (None, None) => store.then(None, Version::of(&to))?,
+        (None, None) => store.before(arguments.to, &to)?,
     };
     let found = changes(&from, &to);
     if arguments.which.json {
@@ -154,7 +154,7 @@ fn diff(arguments: &Diff, router: &remote::Which) -> Result<(), Failure> {
 
 fn history(arguments: &History, router: &remote::Which) -> Result<(), Failure> {
     let store = Backend::new(&arguments.which.registry, router)?;
-    let shown = store.versions(arguments.last, arguments.cell.as_ref(), |_| true)?;
+    let shown = store.versions(arguments.last, arguments.cell.as_ref())?;
     if arguments.which.json {
         return print_json(&shown);
     }

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -254,6 +255,33 @@ pub fn text_at(records: &[Record], number: usize) -> Option<Vec<u8>> {
     let mut steps = records[whole..=number].iter();
     let first = steps.next()?.text(b"")?;
     steps.try_fold(first, |text, record| record.text(&text))
+}
+
+/// The steps to a version, gathered from its record back to one with the whole text.
+#[derive(Debug, Default)]
+pub(super) struct Chain(Vec<Record>);
+
+impl Chain {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the record before those it has; breaks off where it needs no more.
+    pub(super) fn take(&mut self, record: Record) -> ControlFlow<()> {
+        let enough = record.is_whole();
+        self.0.push(record);
+        if enough {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// The text of the version; none where the history does not hold together there.
+    pub(super) fn text(mut self) -> Option<Vec<u8>> {
+        self.0.reverse();
+        text_at(&self.0, self.0.len().checked_sub(1)?)
+    }
 }
 
 /// A history that nobody else writes to as long as this lasts.

@@ -11,13 +11,14 @@ mod propose;
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::bucket::{Bucket, BucketError};
 pub(super) use self::copy::Copy;
 use self::file::FileStore;
-use self::history::Record;
+use self::history::{Chain, Record};
 pub use self::propose::{Edit, Proposal, Refused, propose};
 use crate::registry::edit::{Change, Operation};
 use crate::registry::{Registry, Version};
@@ -30,6 +31,10 @@ const CUT_OFF: &str = "cut off, and not made";
 
 /// How many versions back a good one, and a confirmed step, is looked for.
 const LOOK_BACK: usize = 100;
+
+/// How many versions are read at first where a few are likely to do, and at most at once.
+const FEW: usize = 4;
+const MOST: usize = 1000;
 
 /// A registry with its history: every operation is the same wherever it lies. All of them block; in a runtime they belong
 /// on a thread for that.
@@ -185,18 +190,53 @@ impl Store {
     /// # Errors
     /// `StoreError::File`, `StoreError::Bucket`.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
-        match &self.0 {
-            Backend::File(file) => file.records(),
-            Backend::Bucket(bucket) => bucket.records(usize::MAX),
-        }
+        let mut records = Vec::new();
+        self.walk(None, MOST, |_, record| {
+            records.push(record);
+            ControlFlow::Continue(())
+        })?;
+        records.reverse();
+        Ok(records)
     }
 
-    /// The newest versions, oldest first: at least so many, and as many as it takes to have the text of each of those.
-    fn recent(&self, count: usize) -> Result<Vec<Record>, StoreError> {
+    /// Goes through the versions, the newest first, until `visit` breaks off: all, or those below a number. A version has a
+    /// greater number than those before it. `enough` is how many it will take, as far as can be told: so many are read first.
+    ///
+    /// # Errors
+    /// `StoreError::File`, `StoreError::Bucket`.
+    pub fn walk(
+        &self,
+        below: Option<u64>,
+        enough: usize,
+        mut visit: impl FnMut(u64, Record) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         match &self.0 {
-            Backend::File(file) => file.records(),
-            Backend::Bucket(bucket) => bucket.records(count),
+            Backend::File(file) => {
+                let records = (0..).zip(file.records()?);
+                let below = records.take_while(|(number, _)| below.is_none_or(|end| *number < end));
+                let records: Vec<_> = below.collect();
+                let mut newest = records.into_iter().rev();
+                let _ = newest.try_for_each(|(number, record)| visit(number, record));
+            }
+            Backend::Bucket(bucket) => {
+                let (mut below, mut count) = (below, enough.clamp(1, MOST));
+                loop {
+                    let records = bucket.newest(below, count)?;
+                    let all = records.len() < count;
+                    for (number, record) in records {
+                        below = Some(number);
+                        if visit(number, record).is_break() {
+                            return Ok(());
+                        }
+                    }
+                    if all {
+                        break;
+                    }
+                    count = (count * 4).min(MOST);
+                }
+            }
         }
+        Ok(())
     }
 
     /// The text of a version.
@@ -204,16 +244,32 @@ impl Store {
     /// # Errors
     /// `StoreError`.
     pub fn text_of(&self, version: Version) -> Result<Vec<u8>, StoreError> {
-        let recent = text_in(&self.recent(LOOK_BACK)?, version);
-        match recent {
-            Err(StoreError::NoSuchVersion(_)) => text_in(&self.records()?, version),
-            found => found,
+        let mut chain = Chain::default();
+        self.walk(None, FEW, |_, record| {
+            if chain.is_empty() && record.version != version {
+                return ControlFlow::Continue(());
+            }
+            chain.take(record)
+        })?;
+        if chain.is_empty() {
+            return Err(StoreError::NoSuchVersion(version));
         }
+        chain.text().ok_or(StoreError::Damaged(version))
     }
 
     /// The newest version in the history that is good as a whole.
     pub fn last_good(&self) -> Option<Vec<u8>> {
-        let records = self.recent(LOOK_BACK).ok()?;
+        let mut records = Vec::new();
+        let walked = self.walk(None, FEW, |_, record: Record| {
+            let enough = records.len() + 1 >= LOOK_BACK && record.is_whole();
+            records.push(record);
+            if enough {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        walked.ok()?;
+        records.reverse();
         let newest = (0..records.len()).rev().take(LOOK_BACK);
         newest
             .filter_map(|number| history::text_at(&records, number))
@@ -237,30 +293,42 @@ impl Store {
     /// # Errors
     /// `StoreError::File`, `StoreError::Bucket`.
     pub fn was_confirmed(&self, since: Version, to: Version) -> Result<bool, StoreError> {
-        let records = self.recent(LOOK_BACK)?;
-        let steps = records
-            .iter()
-            .rev()
-            .skip_while(|record| record.version != to);
-        let mut steps = steps.take_while(|record| record.version != since);
-        Ok(steps.any(|record| record.confirmed))
+        let (mut seen, mut within, mut confirmed) = (0, false, false);
+        self.walk(None, FEW, |_, record| {
+            seen += 1;
+            within |= record.version == to;
+            let over = seen >= LOOK_BACK || (within && record.version == since);
+            confirmed = within && record.version != since && record.confirmed;
+            if over || confirmed {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(confirmed)
     }
 
-    /// The text of `to`, or of the version before `now`.
-    fn then(&self, to: Option<Version>, now: Version) -> Result<Vec<u8>, StoreError> {
-        if let Some(to) = to {
-            return self.text_of(to);
+    /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, or the
+    /// newest where `now` is not on record yet.
+    ///
+    /// # Errors
+    /// `StoreError`.
+    pub fn then(&self, which: Option<Version>, now: Version) -> Result<Vec<u8>, StoreError> {
+        if let Some(which) = which {
+            return self.text_of(which);
         }
-        let newest = |records: &[Record]| {
-            let mut records = records.iter().rev();
-            records
-                .find(|record| record.version != now)
-                .map(|record| record.version)
-        };
-        let before = match newest(&self.recent(LOOK_BACK)?) {
-            Some(before) => Some(before),
-            None => newest(&self.records()?),
-        };
+        // Where nothing is there, there is no need to look for it.
+        let mut seen = now == Version::of(b"");
+        let (mut newest, mut before) = (None, None);
+        self.walk(None, FEW, |_, record| {
+            newest.get_or_insert(record.version);
+            if seen && record.version != now {
+                before = Some(record.version);
+                return ControlFlow::Break(());
+            }
+            seen |= record.version == now;
+            ControlFlow::Continue(())
+        })?;
+        let before = before.or(newest.filter(|_| !seen));
         self.text_of(before.ok_or(StoreError::NothingToUndo)?)
     }
 
@@ -282,14 +350,6 @@ impl Store {
 /// Whether that can be done without a text that is there.
 fn is_fresh(operations: &[Operation]) -> bool {
     matches!(operations, [Operation::Replace { .. }])
-}
-
-fn text_in(records: &[Record], version: Version) -> Result<Vec<u8>, StoreError> {
-    let number = records
-        .iter()
-        .rposition(|record| record.version == version)
-        .ok_or(StoreError::NoSuchVersion(version))?;
-    history::text_at(records, number).ok_or(StoreError::Damaged(version))
 }
 
 fn said(changes: &[Change]) -> Vec<String> {

@@ -6,10 +6,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use http::StatusCode;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{HttpError, HttpErrorKind};
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path;
 use object_store::{
     Error as Refusal, GetOptions, GetResult, ObjectMeta, ObjectStore as _, PutMode, PutOptions,
@@ -25,10 +26,16 @@ use crate::config::chance;
 /// The largest object that is read, in bytes: a registry of a million cells has about a fifth of it.
 const LARGEST: u64 = 1024 * 1024 * 1024;
 
+/// The largest number of a record: twelve digits.
+const LAST: u64 = 999_999_999_999;
+
+/// How many keys a store lists at a time (Amazon S3 API, ListObjectsV2).
+const PAGE: usize = 1000;
+
 /// Time in which something more of an answer must come.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Time for an answer that is read at once.
+/// Time for an answer that is read at once, such as a page of a list.
 const WHOLE_ANSWER: Duration = Duration::from_secs(30);
 
 /// How long is waited each time before what was throttled is asked for again.
@@ -247,27 +254,41 @@ impl Client {
         self.write(&self.key(number), text, of).await
     }
 
-    /// The numbers of all records after that one, in order.
-    pub(super) async fn numbers(&self, after: u64) -> Result<Vec<u64>, Fault> {
-        let listed = patiently(|| self.list(after)).await?;
-        let mut numbers: Vec<u64> = listed.into_iter().flatten().collect();
-        numbers.sort_unstable();
+    /// The numbers of the newest records, the newest first: of those below that number, or of all. So many, unless there
+    /// are fewer.
+    pub(super) async fn newest(&self, below: Option<u64>, count: usize) -> Result<Vec<u64>, Fault> {
+        let mut numbers = Vec::new();
+        let mut after = below.map(|number| self.key(number));
+        while numbers.len() < count {
+            let most = (count - numbers.len()).min(PAGE);
+            let page = patiently(|| self.page(after.as_ref(), most)).await?;
+            numbers.extend(page.iter().filter_map(number));
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
         Ok(numbers)
     }
 
-    async fn list(&self, after: u64) -> Result<Vec<Option<u64>>, Fault> {
-        let list = self
-            .store
-            .list_with_offset(Some(&self.history), &self.key(after))
-            .map_ok(|meta| number(&meta.location))
-            .try_collect();
+    /// The keys of the next records after that key, in order; none if there are no more.
+    async fn page(&self, after: Option<&Path>, most: usize) -> Result<Vec<Path>, Fault> {
+        let options = PaginatedListOptions {
+            offset: after.map(ToString::to_string),
+            max_keys: Some(most),
+            ..PaginatedListOptions::default()
+        };
+        let folder = format!("{}/", self.history);
+        let list = self.store.list_paginated(Some(&folder), options);
         let listed = timeout(WHOLE_ANSWER, list).await.map_err(|_| late())?;
-        listed.map_err(|error| fault(&error))
+        let listed = listed.map_err(|error| fault(&error))?.result.objects;
+        Ok(listed.into_iter().map(|meta| meta.location).collect())
     }
 
-    /// Records are in the order of their names.
+    /// Stores list in the order of names, so the newest record has the first one.
     fn key(&self, number: u64) -> Path {
-        self.history.clone().join(format!("{number:012}.json"))
+        let down = LAST.saturating_sub(number);
+        self.history.clone().join(format!("{down:012}.json"))
     }
 
     async fn head(&self, key: &Path) -> Result<Option<ObjectMeta>, Fault> {
@@ -379,7 +400,8 @@ fn late() -> Fault {
 
 /// The number of a record by its key.
 fn number(key: &Path) -> Option<u64> {
-    key.filename()?.strip_suffix(".json")?.parse().ok()
+    let down = key.filename()?.strip_suffix(".json")?.parse().ok()?;
+    LAST.checked_sub(down)
 }
 
 /// What a refusal means.

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::super::history::{Account, Record, text_at};
+use super::super::history::{Account, Chain, Record};
 use super::super::{BY_HAND, said};
 use super::client::{Client, Fault, Object, State, jittered, patiently};
 use crate::registry::Version;
@@ -216,27 +216,39 @@ impl Log {
         Ok(number)
     }
 
-    /// The newest records in order, at least so many as there are, back to one with the whole text.
+    /// The newest records with their numbers, the newest first: of those below that number, or of all. So many, unless
+    /// there are fewer.
     ///
     /// # Errors
     /// `LogFault`.
-    pub(super) async fn records(&self, count: usize) -> Result<Vec<Record>, LogFault> {
-        let numbers = self.client.numbers(0).await?;
-        let mut from = numbers.len().saturating_sub(count);
-        let mut records = self.entries(&numbers[from..]).await?;
-        while from > 0 && records.first().is_some_and(|record| !record.is_whole()) {
-            let more = from.saturating_sub(AT_ONCE);
-            let mut before = self.entries(&numbers[more..from]).await?;
-            before.append(&mut records);
-            (records, from) = (before, more);
-        }
-        Ok(records)
+    pub(super) async fn newest(
+        &self,
+        below: Option<u64>,
+        count: usize,
+    ) -> Result<Vec<(u64, Record)>, LogFault> {
+        let numbers = self.client.newest(below, count).await?;
+        let read = numbers
+            .into_iter()
+            .map(|number| async move { Ok((number, self.entry(number).await?.record)) });
+        let read = futures_util::stream::iter(read).buffered(AT_ONCE);
+        read.try_collect().await
     }
 
-    async fn entries(&self, numbers: &[u64]) -> Result<Vec<Record>, LogFault> {
-        let read = numbers.iter().copied().map(|number| self.entry(number));
-        let read = futures_util::stream::iter(read).buffered(AT_ONCE);
-        read.map_ok(|entry| entry.record).try_collect().await
+    /// The text after the last record; none where the history does not hold together there.
+    async fn last_text(&self) -> Result<Option<Vec<u8>>, LogFault> {
+        let (mut chain, mut below) = (Chain::default(), None);
+        loop {
+            let records = self.newest(below, AT_ONCE).await?;
+            let Some((oldest, _)) = records.last() else {
+                return Ok(chain.text());
+            };
+            below = Some(*oldest);
+            for (_, record) in records {
+                if chain.take(record).is_break() {
+                    return Ok(chain.text());
+                }
+            }
+        }
     }
 
     /// The last record with its number.
@@ -244,25 +256,24 @@ impl Log {
     /// # Errors
     /// `LogFault`.
     pub(super) async fn last(&self) -> Result<Option<(u64, Entry)>, LogFault> {
-        loop {
-            let known = self.known().last;
-            let newer = self.client.numbers(known).await?;
-            let last = newer.last().copied().unwrap_or(known);
-            if last == 0 {
-                return Ok(None);
-            }
-            match self.entry(last).await {
-                Ok(entry) => {
-                    self.known().last = last;
-                    return Ok(Some((last, entry)));
-                }
-                // The history was taken away, or what was there was never quite made.
-                Err(LogFault::Store(Fault::Absent)) if known > 0 => {
-                    *self.known() = Known::default();
-                }
-                Err(fault) => return Err(fault),
+        let mut last = self.client.newest(None, 1).await?.pop().unwrap_or(0);
+        let known = self.known().last;
+        if last < known {
+            if self.client.has_record(known).await? {
+                // It is there, whatever the list says.
+                last = known;
+            } else {
+                // The history was taken away.
+                *self.known() = Known::default();
             }
         }
+        if last == 0 {
+            return Ok(None);
+        }
+        let entry = self.entry(last).await?;
+        let mut known = self.known();
+        known.last = known.last.max(last);
+        Ok(Some((last, entry)))
     }
 
     async fn entry(&self, number: u64) -> Result<Entry, LogFault> {
@@ -376,11 +387,8 @@ impl Log {
         let text = match entry.record.text(before) {
             Some(text) => text,
             None => {
-                let records = self.records(1).await?;
-                let newest = records.len().checked_sub(1);
-                newest
-                    .and_then(|newest| text_at(&records, newest))
-                    .ok_or_else(|| LogFault::Damaged(number, "its text cannot be had".to_owned()))?
+                let text = self.last_text().await?;
+                text.ok_or_else(|| LogFault::Damaged(number, "its text cannot be had".to_owned()))?
             }
         };
         let of = entry.replaces.as_ref();
@@ -398,9 +406,7 @@ impl Log {
         let before = match last {
             None => None,
             Some((_, entry)) => {
-                let records = self.records(1).await?;
-                let newest = records.len().checked_sub(1);
-                let text = newest.and_then(|newest| text_at(&records, newest));
+                let text = self.last_text().await?;
                 text.filter(|text| Version::of(text) == entry.record.version)
             }
         };

@@ -261,8 +261,14 @@ impl Bucket {
         Ok(self.fetch()?.text)
     }
 
-    pub(super) fn records(&self, count: usize) -> Result<Vec<Record>, StoreError> {
-        Ok(self.wait(move |log: Arc<Log>| async move { log.records(count).await })?)
+    /// The newest records with their numbers, the newest first: of those below that number, or of all. So many, unless
+    /// there are fewer.
+    pub(super) fn newest(
+        &self,
+        below: Option<u64>,
+        count: usize,
+    ) -> Result<Vec<(u64, Record)>, StoreError> {
+        Ok(self.wait(move |log: Arc<Log>| async move { log.newest(below, count).await })?)
     }
 
     pub(super) fn notice(&self) -> Result<(), StoreError> {
