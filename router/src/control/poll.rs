@@ -285,11 +285,7 @@ impl Poll {
 
     /// Says what is wrong with the store, once.
     fn in_trouble(&mut self, error: &BucketError) {
-        self.pause = if error.is_throttled() {
-            (self.pause * 2).min(SLOWEST)
-        } else {
-            LOOK_EVERY
-        };
+        self.pause = next_pause(self.pause, error.is_throttled());
         let said = error.to_string();
         if self.trouble.as_ref() != Some(&said) {
             tracing::error!("{said}; the last good registry serves on");
@@ -305,9 +301,34 @@ impl Poll {
     }
 }
 
+/// How long after a look that failed the next one is.
+fn next_pause(pause: Duration, throttled: bool) -> Duration {
+    if throttled {
+        (pause * 2).min(SLOWEST)
+    } else {
+        LOOK_EVERY
+    }
+}
+
 fn keep(copy: Option<&Copy>, text: &[u8], snapshot: &Snapshot) -> std::io::Result<()> {
     match copy {
         Some(copy) => copy.keep(text, snapshot.flags.is_empty()),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_asks_to_slow_down_is_asked_less_and_less_often() {
+        let mut pause = LOOK_EVERY;
+        let slower = [2, 4, 8, 16, 16].map(|_| {
+            pause = next_pause(pause, true);
+            pause.as_secs()
+        });
+        assert_eq!(slower, [2, 4, 8, 16, 16]);
+        assert_eq!(next_pause(pause, false), LOOK_EVERY);
     }
 }
