@@ -79,7 +79,7 @@ impl Admin {
         request
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         role: &str,
         method: &str,

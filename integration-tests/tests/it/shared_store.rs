@@ -287,6 +287,61 @@ async fn of_two_conflicting_edits_one_wins_and_the_other_is_told() {
 }
 
 #[tokio::test]
+async fn edits_through_the_api_of_any_router_are_made_in_one_order() {
+    let s3 = store(&["alice"]).await;
+    let mut routers = Vec::new();
+    for _ in 0..3 {
+        routers.push(Admin::start(options(s3.writer())).await);
+    }
+    let adds = (0..12).map(|number| {
+        let (admin, target) = (&routers[number % 3], format!("/v1/cells/c{number}/entry"));
+        async move {
+            let entry = json!({ "address": "127.0.0.1:1" });
+            let answer = admin.edit("PUT", &target, entry).await;
+            assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        }
+    });
+    futures_util::future::join_all(adds).await;
+    // Two have seen the same: one is told.
+    let entry = "/v1/cells/alice/entry";
+    let seen = routers[0].send("read", "GET", entry, &[], "").await;
+    let seen = seen.header("etag").to_owned();
+    let patch = async |admin: &Admin, limit: u32| {
+        let patch = json!({ "max_in_flight": limit }).to_string();
+        let based_on = [("if-match", &*seen)];
+        let answer = admin.send("edit", "PATCH", entry, &based_on, patch);
+        answer.await.status.as_u16()
+    };
+    let (one, two) = tokio::join!(patch(&routers[1], 1), patch(&routers[2], 2));
+    assert_eq!((one.min(two), one.max(two)), (200, 412));
+    let limit = if one == 200 { 1 } else { 2 };
+    assert!(
+        s3.text(KEY)
+            .unwrap()
+            .contains(&format!("\"max_in_flight\":{limit}"))
+    );
+    // Any of them undoes it for all.
+    let undone = routers[0]
+        .edit("POST", "/v1/registry/undo", json!({}))
+        .await;
+    let version = undone.json()["version"].as_str().unwrap().to_owned();
+    for admin in &routers {
+        admin.in_force(&version).await;
+        for cell in ["alice", "c0", "c11"] {
+            assert!(serves(&admin.router, cell).await, "{cell}");
+        }
+        let past = admin.get("/v1/registry/versions?limit=2").await;
+        assert_eq!(
+            past["versions"][0]["through"], "api, registry undo",
+            "{past}"
+        );
+        assert_eq!(past["versions"][0]["version"], *version);
+        assert_eq!(past["versions"][1]["who"], "anna-edit");
+    }
+    assert_eq!(complete(&s3).await, 1 + 12 + 1 + 1);
+}
+
+#[tokio::test]
 async fn edits_at_once_are_all_made() {
     let s3 = store(&[]).await;
     let names: Vec<_> = (0..12).map(|number| format!("cell-{number}")).collect();
