@@ -165,6 +165,9 @@ pub struct Settings {
     /// for as long as its hash is meant to. Further ones wait their turn.
     #[arg(long, env = "CELL_ROUTER_MAX_PASSWORD_CHECKS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub max_password_checks: u64,
+    /// A PEM file of the authorities that sign-in servers asked by https are believed by, in place of the usual public ones.
+    #[arg(long, env = "CELL_ROUTER_SIGN_IN_CA", value_name = "FILE")]
+    pub sign_in_ca: Option<PathBuf>,
     /// The most requests that wait for a sleeping or paused cell at once, over all cells; further ones get 503.
     #[arg(long, env = "CELL_ROUTER_MAX_HELD", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_held: u64,
@@ -247,6 +250,8 @@ pub struct Config {
     pub max_tls_handshakes: usize,
     /// The most passwords that are checked at once.
     pub max_password_checks: usize,
+    /// The file of authorities that sign-in servers are believed by; `None` for the usual public ones.
+    pub sign_in_ca: Option<PathBuf>,
     /// Time for a TLS handshake.
     pub tls_handshake_timeout: Duration,
     /// The most waiting requests.
@@ -350,6 +355,7 @@ impl Settings {
                 .unwrap_or(usize::MAX),
             max_tls_handshakes: usize::try_from(self.max_tls_handshakes).unwrap_or(usize::MAX),
             max_password_checks: usize::try_from(self.max_password_checks).unwrap_or(usize::MAX),
+            sign_in_ca: self.sign_in_ca,
             tls_handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
             max_held: usize::try_from(self.max_held).unwrap_or(usize::MAX),
             splice_from: self.splice_from,

@@ -25,7 +25,7 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -51,6 +51,7 @@ use crate::live::clients::Clients;
 use crate::live::drain::{Drain, Stop};
 use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::Publisher;
+use crate::live::trust::Trust;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
 use crate::worker::{Listener, Shared};
@@ -70,6 +71,8 @@ pub enum RunError {
     Certificates(String),
     /// The TLS library cannot be set up.
     Tls(rustls::Error),
+    /// The authorities of sign-in servers cannot be had.
+    SignInCa(String),
     /// The admin listener cannot be opened to those who may use it.
     Admin(String),
     /// The system refused something else.
@@ -91,6 +94,7 @@ impl fmt::Display for RunError {
             ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::SignInCa(why) => write!(f, "--sign-in-ca {why}"),
             Self::Admin(why) => f.write_str(why),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
@@ -151,6 +155,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         )),
         clients: Arc::new(Clients::new(config.max_connections_per_client)),
         sign_ins: Arc::new(sign_ins(&config)?),
+        sign_in_trust: Arc::new(sign_in_trust(config.sign_in_ca.as_deref())?),
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
@@ -233,6 +238,16 @@ fn sign_ins(config: &Config) -> Result<SignIns, RunError> {
         RunError::System("cannot draw random bytes", none)
     })?;
     Ok(SignIns::new(config.max_password_checks, &key))
+}
+
+/// How the certificates of sign-in servers are judged.
+fn sign_in_trust(file: Option<&Path>) -> Result<Trust, RunError> {
+    let Some(file) = file else {
+        return Trust::public().map_err(RunError::SignInCa);
+    };
+    let wrong = |why| RunError::SignInCa(format!("{}: {why}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    Trust::authorities(&pem).map_err(wrong)
 }
 
 /// Opens the admin listener, if there is to be one, for those who have a token.

@@ -21,6 +21,7 @@ use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
 use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::{Current, Publisher, Snapshot};
+use crate::live::trust::Trust;
 use crate::outbound::dial::Dialer;
 use crate::outbound::pool::Pool;
 use crate::outbound::sign_in::Gate;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) sign_ins: Arc<SignIns>,
+    pub(crate) sign_in_trust: Arc<Trust>,
 }
 
 /// Where a worker says whether it is ready to serve.
@@ -94,6 +96,7 @@ async fn serve(
         handshakes,
         clients,
         sign_ins,
+        sign_in_trust,
     } = shared;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let pool = Pool::new(config.pool_size, config.pool_idle);
@@ -114,7 +117,7 @@ async fn serve(
         current,
         cells,
         upstream,
-        gate: Gate::new(sign_ins),
+        gate: Gate::new(sign_ins, &sign_in_trust),
         log: Rc::clone(&log),
         ids: Ids::default(),
     });

@@ -69,7 +69,7 @@ async fn listening() -> TcpListener {
 }
 
 /// Reads the head of a request.
-async fn head(stream: &mut TlsStream<TcpStream>) -> String {
+pub(crate) async fn head(stream: &mut TlsStream<TcpStream>) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         head.push(char::from(stream.read_u8().await.unwrap()));

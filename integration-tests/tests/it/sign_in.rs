@@ -7,7 +7,10 @@ use integration_tests::client::{self, Answer, Http, Raw};
 use integration_tests::fly::{Action, State};
 use integration_tests::{Router, RouterOptions, ScriptedCell};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 
+use crate::cell_tls::{Authority, head};
 use crate::echo::Echo;
 use crate::scene::{HOST, at, options, registry, said};
 use crate::wake::sleeping;
@@ -446,6 +449,53 @@ async fn a_server_that_says_nothing_good_lets_nobody_in() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(reason(&router).await, "sign_in_unavailable");
     assert_eq!(cell.seen(), 0);
+}
+
+#[tokio::test]
+async fn a_server_is_asked_by_https_if_its_certificate_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let file = folder.path().join("ca.pem");
+    authority.write(&file);
+    let cell = Echo::start("alice").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut entry = at(cell.address());
+    entry["sign_in"] = json!({ "forward": format!("https://localhost:{port}/verify") });
+    let given = ["--sign-in-ca", file.to_str().unwrap()];
+    for (args, acceptor, good) in [
+        (&given[..], authority.certify("localhost").0, true),
+        (&given, authority.certify("elsewhere").0, false),
+        (&given, other.certify("localhost").0, false),
+        (&[], authority.certify("localhost").0, false),
+    ] {
+        let router =
+            Router::start(options(json!({ "alice": entry })).args(args.iter().copied())).await;
+        let serving = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(socket).await else {
+                return;
+            };
+            let head = head(&mut stream).await;
+            assert!(
+                good && head.starts_with("GET /verify HTTP/1.1\r\n"),
+                "{head}"
+            );
+            let passes = b"HTTP/1.1 204 No Content\r\nremote-user: alice\r\n\r\n";
+            stream.write_all(passes).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(&router, Http::One, "/", &[]), serving);
+        if good {
+            assert_eq!(sent(&answer.json(), "cell-user"), &json!(["alice"]));
+        } else {
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            let record = router.next_record(|_| true).await;
+            assert_eq!(record["reason"], "sign_in_unavailable");
+            let error = record["error"].as_str().unwrap();
+            assert!(error.contains("certificate"), "{error}");
+        }
+    }
+    assert_eq!(cell.seen(), 1);
 }
 
 #[tokio::test]

@@ -50,6 +50,20 @@ impl Trust {
         Ok(Self::new(pem, config))
     }
 
+    /// A certificate that one of the usual public authorities has signed, for the server's name and in force.
+    ///
+    /// # Errors
+    /// Where the TLS library cannot be set up, as text.
+    pub fn public() -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let config = builder()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self::new(b"public", config))
+    }
+
     /// Any certificate for the public key whose SHA-256 is `pin`, whatever its name and its dates.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 use super::chain;
 use crate::live::passwords::Passwords;
 use crate::live::sign_ins::{SignIns, Verdict};
+use crate::live::trust::Trust;
 use crate::registry::{SignIn, SignInBy};
 use crate::wire::sign_in::{Credentials, SignedIn, granted};
 use crate::wire::{forward, hop_by_hop};
@@ -83,7 +85,7 @@ impl std::error::Error for Unavailable {}
 /// One worker's gate.
 pub struct Gate {
     checks: Arc<SignIns>,
-    servers: Client<HttpConnector, Empty<Bytes>>,
+    servers: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
 impl fmt::Debug for Gate {
@@ -93,13 +95,20 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// A gate that shares its checks of passwords with all workers.
-    pub fn new(checks: Arc<SignIns>) -> Self {
+    /// A gate that shares its checks of passwords with all workers. `trust` judges servers that are asked by https.
+    pub fn new(checks: Arc<SignIns>, trust: &Trust) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((*trust.config()).clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(KEPT);
-        let servers = builder.build_http();
+        let servers = builder.build(connector);
         Self { checks, servers }
     }
 

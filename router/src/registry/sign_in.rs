@@ -169,16 +169,16 @@ pub(super) fn copied_header(text: &str) -> Result<HeaderName, Refusal> {
 /// Where a server is asked.
 pub(super) fn forward_url(text: &str) -> Result<Uri, Refusal> {
     let uri = text.parse::<Uri>().ok().filter(|uri| {
-        let plain = uri.scheme_str() == Some("http");
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
         let host = uri.authority().is_some_and(|authority| {
             !authority.host().is_empty() && !authority.as_str().contains('@')
         });
-        plain && host && !text.contains('#')
+        scheme && host && !text.contains('#')
     });
     uri.ok_or_else(|| {
         Refusal::new(
             "this is no URL that can be asked",
-            "write http://, a host and a path on the private network, as in \"http://auth.internal:9091/verify\"",
+            "write http:// (on a private network) or https://, a host and a path, as in \"http://auth.internal:9091/verify\"",
         )
     })
 }
@@ -272,12 +272,14 @@ mod tests {
         for good in [
             "http://auth.internal/verify",
             "http://[fdaa::3]:9091/x?cell=a",
+            "https://auth.example.com/verify",
             "http://a:1",
         ] {
             assert!(forward_url(good).is_ok(), "{good}");
         }
         for bad in [
-            "https://a/",
+            "ftp://a/",
+            "https://",
             "a/verify",
             "/verify",
             "http://",

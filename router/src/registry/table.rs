@@ -578,7 +578,7 @@ pub(super) static FIELDS: [Field; KEYS] = [
         name: "forward",
         scopes: &[Scope::SignIn],
         kind: Kind::Text {
-            pattern: Some(r"^http://[^@#\s/?]+(/[^#\s]*)?(\?[^#\s]*)?$"),
+            pattern: Some(r"^https?://[^@#\s/?]+(/[^#\s]*)?(\?[^#\s]*)?$"),
             max: Some(1000),
             default: None,
         },

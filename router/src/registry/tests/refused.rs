@@ -59,7 +59,7 @@ refused! {
     static_with_a_bad_word: cells(r#""a": {"address": "h:1", "static": {"folder": "f", "missing": "cells"}}"#) => "$.cells.a.static.missing", "did you mean \"cell\"";
     sign_in_by_nobody: cells(r#""a": {"address": "h:1", "sign_in": {}}"#) => "$.cells.a.sign_in", "not said who knows the clients";
     sign_in_by_two: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "forward": "http://a/"}}"#) => "$.cells.a.sign_in.forward", "both basic and forward";
-    sign_in_by_another_scheme: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "https://a/"}}"#) => "$.cells.a.sign_in.forward", "no URL that can be asked";
+    sign_in_by_another_scheme: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "ftp://a/"}}"#) => "$.cells.a.sign_in.forward", "no URL that can be asked";
     sign_in_with_a_strays_key: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "timeout_ms": 50}}"#) => "$.cells.a.sign_in.timeout_ms", "only beside \"forward\"";
     sign_in_with_a_stray_realm: cells(r#""a": {"address": "h:1", "sign_in": {"forward": "http://a/", "realm": "x"}}"#) => "$.cells.a.sign_in.realm", "only beside \"basic\"";
     sign_in_with_a_bad_realm: cells(r#""a": {"address": "h:1", "sign_in": {"basic": "f", "realm": "a\"b"}}"#) => "$.cells.a.sign_in.realm", "no name of a realm";
