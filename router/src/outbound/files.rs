@@ -180,7 +180,8 @@ impl Place {
         let tag = tag(coding, file);
         self.describe(whole.headers_mut(), &tag, keeping);
         match judge(head, &tag, file.modified().ok().map(whole_second)) {
-            Judged::Send(Some(range)) => {
+            // Nothing has no parts (RFC 9110 section 14.1.2).
+            Judged::Send(Some(range)) if file.len() > 0 => {
                 let mut part = self.serve(&head.headers, Some(range)).await?;
                 // Of another file it would not fit to what the client has.
                 if !is_of(&part, file) || total(part.headers()) != Some(file.len()) {
@@ -192,10 +193,10 @@ impl Place {
                 self.describe(part.headers_mut(), &tag, keeping);
                 Ok(Some(part))
             }
-            Judged::Send(None) if head.method == Method::HEAD => {
+            Judged::Send(_) if head.method == Method::HEAD => {
                 Ok(Some(bare(StatusCode::OK, whole.into_parts().0.headers)))
             }
-            Judged::Send(None) => Ok(Some(whole)),
+            Judged::Send(_) => Ok(Some(whole)),
             Judged::Has => {
                 let mut headers = whole.into_parts().0.headers;
                 for name in [
@@ -436,7 +437,9 @@ fn is_one_range(value: &HeaderValue) -> bool {
         .and_then(|range| range.split_once('-'))
         .is_some_and(|(from, to)| {
             let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-            digits(from) && digits(to) && !(from.is_empty() && to.is_empty())
+            // One whose end no number here can hold is passed over, too.
+            let countable = to.is_empty() || to.parse::<u64>().is_ok();
+            digits(from) && digits(to) && countable && !(from.is_empty() && to.is_empty())
         })
 }
 
@@ -580,6 +583,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_empty_file_has_no_parts_and_is_sent_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "").unwrap();
+        for range in ["bytes=0-", "bytes=-5", "bytes=0-0"] {
+            let found = found(folder.path(), "/a", &[("range", range)]).await;
+            let Ok(Found::File(answer)) = found else {
+                panic!("no file");
+            };
+            assert_eq!(answer.status(), StatusCode::OK, "{range}");
+        }
+    }
+
+    #[tokio::test]
     async fn that_there_is_no_such_part_is_kept_by_no_cache() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.txt"), "hello").unwrap();
@@ -640,6 +656,7 @@ mod tests {
             (&[("range", "bytes=0-1,3-4")], "send"),
             (&[("range", "lines=0-1")], "send"),
             (&[("range", "bytes=-")], "send"),
+            (&[("range", "bytes=0-18446744073709551616")], "send"),
             (&[("range", "bytes=0-1"), ("range", "bytes=2-3")], "send"),
             (&[("range", "bytes=0-1"), ("if-range", TAG)], "bytes=0-1"),
             (&[("range", "bytes=0-1"), ("if-range", "\"x\"")], "send"),
