@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::content::Sum;
 use super::journal::Line;
-use super::plan::{Request, SESSION_REQUESTS, Session, Way, World};
+use super::plan::{Dialect, Request, SESSION_REQUESTS, Session, Way, World};
 use super::rules::{Breaches, Rule};
 use crate::process::lock;
 
@@ -460,9 +460,13 @@ impl Judge<'_> {
 
     fn undisturbed(&mut self, end: &End) {
         self.tally.undisturbed += 1;
-        let request = &self.entry.request;
+        let (request, session) = (&self.entry.request, self.session());
         let status = |wanted: u16| matches!(end, End::Answered { status, by: Some(_), got: Got::Whole(_), .. } if *status == wanted);
         let well = match end {
+            // Where the emulated edge closes a pipeline with requests unread, its reset takes whole answers along.
+            End::Stale(_) if session.way == Way::Edge && session.dialect == Dialect::Pipelined => {
+                true
+            }
             End::Stale(_) => self.entry.arrivals.is_empty(),
             End::Left => request.breaks_off(),
             _ if request.tunnel => status(101),

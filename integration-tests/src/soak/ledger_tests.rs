@@ -62,6 +62,10 @@ fn way(request: &Request) -> Way {
     WORLD.session(request.id / SESSION_REQUESTS).way
 }
 
+fn dialect(request: &Request) -> Dialect {
+    WORLD.session(request.id / SESSION_REQUESTS).dialect
+}
+
 fn broken(ledger: &Ledger) -> Vec<Rule> {
     ledger.settle(true);
     let rules = Rule::ALL.iter().map(|(rule, _)| *rule);
@@ -240,11 +244,15 @@ fn a_connection_that_the_router_ends_without_an_answer() {
 
 #[test]
 fn a_failure_at_a_cell_without_faults() {
-    let ledger = Ledger::new(WORLD);
-    let request = request(&ledger, |request| {
-        request.cell < WORLD.undisturbed && way(request) == Way::Edge
-    });
-    drop(ledger.arrive(request.id, request.cell));
-    ledger.close(request.id, End::Stale("closed"));
-    assert_eq!(broken(&ledger), [Rule::Disturbed]);
+    for (pipelined, expected) in [(false, &[Rule::Disturbed][..]), (true, &[])] {
+        let ledger = Ledger::new(WORLD);
+        let request = request(&ledger, |request| {
+            request.cell < WORLD.undisturbed
+                && way(request) == Way::Edge
+                && (dialect(request) == Dialect::Pipelined) == pipelined
+        });
+        drop(ledger.arrive(request.id, request.cell));
+        ledger.close(request.id, End::Stale("closed"));
+        assert_eq!(broken(&ledger), expected, "{pipelined}");
+    }
 }
