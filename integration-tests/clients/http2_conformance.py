@@ -22,7 +22,6 @@ HOST = "probe.localhost"
 CHECKS = []
 # What the HTTP/2 library does otherwise, and why that harms nobody. One that no longer holds fails the run.
 EXCEPTIONS = {
-    "3.4 another frame in place of the first settings": "taken as it is: the defaults are in force until settings come",
     "8.1 a pseudo field in trailers": "dropped: it reaches no cell",
 }
 
