@@ -20,6 +20,7 @@ use super::editing::{Audit, Who};
 use super::events::Feed;
 use super::page;
 use super::problem::{Problem, Sort};
+use super::reading_on::read_on;
 
 /// Who may pass to a group of routes.
 #[derive(Debug, Clone)]
@@ -61,6 +62,7 @@ pub(super) fn app(view: Arc<View>, access: Arc<Access>, feed: Arc<Feed>) -> Rout
         .layer(Extension(feed))
         .layer(Extension(Turns::default()))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(read_on))
 }
 
 /// Lets in who may ask. What changes something is put on record, and so is what is refused; it goes on to its end though

@@ -16,6 +16,7 @@ mod metrics;
 mod page;
 pub mod problem;
 mod questions;
+mod reading_on;
 mod registry;
 
 use std::io;
