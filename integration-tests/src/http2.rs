@@ -173,21 +173,29 @@ impl Frames {
         }
     }
 
-    /// Reads up to the connection's end, as a client that answers each `PING`.
-    pub async fn end(&mut self) {
-        while let Some(ping) = self
-            .find(|frame| frame.kind == PING && frame.flags & ACK == 0)
-            .await
-        {
+    /// The next frame that fits, as a client that answers each `PING` on the way; `None` at the connection's end.
+    async fn alive(&mut self, fits: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let asks = |frame: &Frame| frame.kind == PING && frame.flags & ACK == 0;
+        loop {
+            let frame = self.find(|frame| asks(frame) || fits(frame)).await?;
+            if !asks(&frame) {
+                return Some(frame);
+            }
             // One that is gone says so in what is read next.
-            let _ = self.send(frame(PING, ACK, 0, ping.payload)).await;
+            let _ = self.send(self::frame(PING, ACK, 0, frame.payload)).await;
         }
     }
 
-    /// The frames of a stream up to its end, or its reset, or that of the connection.
+    /// Reads up to the connection's end, as a client that answers each `PING`.
+    pub async fn end(&mut self) {
+        self.alive(|_| false).await;
+    }
+
+    /// The frames of a stream up to its end, or its reset, or that of the connection, as a client that answers each
+    /// `PING`.
     pub async fn stream(&mut self, stream: u32) -> Vec<Frame> {
         let mut frames = Vec::new();
-        while let Some(frame) = self.find(|frame| frame.stream == stream).await {
+        while let Some(frame) = self.alive(|frame| frame.stream == stream).await {
             if frame.kind == WINDOW_UPDATE {
                 continue;
             }

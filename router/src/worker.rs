@@ -185,9 +185,11 @@ async fn serve(
             });
         };
         let (permits, stop) = (Arc::clone(&permits), signal.clone());
+        let accepting = stop.accept();
         Ok(spawn_local(async move {
             stop.reached(Stop::Running).await;
-            accept::accept(socket, permits, stop.reached(Stop::Draining), serve).await
+            accept::accept(socket, permits, stop.reached(Stop::Draining), serve).await;
+            drop(accepting);
         }))
     });
     let _accepting = accepting.collect::<Result<Vec<_>, String>>()?;

@@ -248,6 +248,28 @@ async fn a_request_that_is_in_the_kernel_when_the_stop_comes_is_answered() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_in_the_kernel_when_the_stop_comes_is_served() {
+    // Its queue is all that there is: nothing else keeps the router from ending.
+    let (router, _cell) = scripted().await;
+    let mut clients = Vec::new();
+    stopped_at_once(&router, async {
+        for _ in 0..8 {
+            let mut client = Raw::connect(router.addr()).await.unwrap();
+            let request = "GET / HTTP/1.1\r\nhost: nowhere.example.org\r\n\r\n";
+            client.write(request).await.unwrap();
+            clients.push(client);
+        }
+    })
+    .await;
+    for client in &mut clients {
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+    drop(clients);
+    assert_eq!(router.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_was_promised_before_the_stop_is_kept() {
     let (router, cell) = scripted().await;
     let mut client = Raw::connect(router.addr()).await.unwrap();

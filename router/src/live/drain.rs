@@ -32,6 +32,7 @@ pub const GOODBYE: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub struct Drain {
     stop: watch::Sender<Stop>,
+    accepting: Arc<Running>,
     running: Arc<Running>,
 }
 
@@ -41,14 +42,35 @@ struct Running {
     none: Notify,
 }
 
+impl Running {
+    fn enter(self: &Arc<Self>) -> Guard {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Guard(Arc::clone(self))
+    }
+
+    /// Waits until nothing runs. Cancel safe.
+    async fn none(&self) {
+        loop {
+            let none = self.none.notified();
+            tokio::pin!(none);
+            none.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
 /// A worker's end of the signal.
 #[derive(Debug, Clone)]
 pub struct Signal {
     stop: watch::Receiver<Stop>,
+    accepting: Arc<Running>,
     running: Arc<Running>,
 }
 
-/// One connection or tunnel that runs; counted out on drop.
+/// One listener, connection or tunnel that runs; counted out on drop.
 #[derive(Debug)]
 pub struct Guard(Arc<Running>);
 
@@ -64,6 +86,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             stop: watch::Sender::new(Stop::Starting),
+            accepting: Arc::default(),
             running: Arc::default(),
         }
     }
@@ -74,6 +97,7 @@ impl Drain {
     pub fn signal(&self) -> Signal {
         Signal {
             stop: self.stop.subscribe(),
+            accepting: Arc::clone(&self.accepting),
             running: Arc::clone(&self.running),
         }
     }
@@ -87,17 +111,10 @@ impl Drain {
         });
     }
 
-    /// Waits until nothing runs. Cancel safe.
+    /// Waits until no listener accepts any more, and nothing that they accepted runs. Cancel safe.
     pub async fn finished(&self) {
-        loop {
-            let none = self.running.none.notified();
-            tokio::pin!(none);
-            none.as_mut().enable();
-            if self.running() == 0 {
-                return;
-            }
-            none.await;
-        }
+        self.accepting.none().await;
+        self.running.none().await;
     }
 
     /// How many connections and tunnels run.
@@ -107,10 +124,14 @@ impl Drain {
 }
 
 impl Signal {
+    /// Counts a listener in: what it has accepted by its end is waited for, even where nothing runs before.
+    pub fn accept(&self) -> Guard {
+        self.accepting.enter()
+    }
+
     /// Counts a connection or tunnel in.
     pub fn enter(&self) -> Guard {
-        self.running.count.fetch_add(1, Ordering::AcqRel);
-        Guard(Arc::clone(&self.running))
+        self.running.enter()
     }
 
     /// Whether the stop has gone at least so far.
@@ -130,5 +151,32 @@ impl Signal {
         let mut stop = self.stop.clone();
         // An error means that the process is past its end: the step is reached.
         let _ = stop.wait_for(|now| *now >= step).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn what_a_listener_may_still_accept_is_waited_for() {
+        let drain = Drain::default();
+        let signal = drain.signal();
+        let accepting = signal.accept();
+        let mut finished = pin!(drain.finished());
+        let mut is_finished = || {
+            let mut context = Context::from_waker(Waker::noop());
+            finished.as_mut().poll(&mut context).is_ready()
+        };
+        assert!(!is_finished());
+        assert_eq!(drain.running(), 0);
+        let running = signal.enter();
+        drop(accepting);
+        assert!(!is_finished());
+        drop(running);
+        assert!(is_finished());
     }
 }
