@@ -470,6 +470,34 @@ async fn windows_grow_once_a_cell_has_taken_many() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_takes_for_a_cell_that_does_not_read_opens_no_window() {
+    let (router, cell) = scripted().await;
+    let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
+    client.send(head(1, 0, &post("/big"))).await.unwrap();
+    let (_upstream, _) = cell.request().await;
+    let piece = frame(DATA, 0, 1, [0; 16 * 1024]);
+    let (mut room, mut sent, mut pauses) = (Room::default(), 0, 0);
+    // Until the router has been asked so many times in vain whether there is room for more.
+    while pauses < 10 {
+        pauses += 1;
+        while room.left() >= 16 * 1024 {
+            client.send(&piece).await.unwrap();
+            room.spend(16 * 1024);
+            sent += 16;
+            pauses = 0;
+        }
+        client.send(frame(PING, 0, 0, [7; 8])).await.unwrap();
+        while let Some(next) = client.next().await
+            && (next.kind, next.flags & ACK) != (PING, ACK)
+        {
+            room.note(&next);
+        }
+        assert!(room.initial() < 64 * 1024, "grown after {sent} KiB");
+    }
+    assert_eq!(room.initial(), 32 * 1024);
+}
+
+#[tokio::test]
 async fn a_client_that_reads_late_gets_the_tail_of_its_answer() {
     let cell = ScriptedCell::listen().await;
     let options = options(json!({ "alice": at(cell.addr()) }));

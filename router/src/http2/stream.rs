@@ -68,6 +68,7 @@ impl Exchange {
             state: Rc::clone(&self.0),
             left: length,
             held: None,
+            taken: 0,
             reader: Reader::new(windows),
         }
     }
@@ -118,6 +119,9 @@ pub struct Body {
     /// The last of what was promised, until the client has said that it is the end: a cell takes a request for whole
     /// when its length is reached, and the client may still take it back.
     held: Option<Bytes>,
+    /// Bytes of the last frame that was handed on. Its window is given back when the next is asked for: until then the
+    /// reader still has it.
+    taken: usize,
     reader: Reader,
 }
 
@@ -149,6 +153,10 @@ impl http_body::Body for Body {
             // the very connection that an error would break.
             return Poll::Pending;
         };
+        let taken = std::mem::take(&mut this.taken);
+        this.reader.took(taken);
+        // Fails only for more than has come.
+        let _ = receive.flow_control().release_capacity(taken);
         loop {
             let Poll::Ready(data) = receive.poll_data(context) else {
                 this.reader.waits();
@@ -175,9 +183,7 @@ impl http_body::Body for Body {
                     continue;
                 }
             }
-            this.reader.took(data.len());
-            // Fails only for more than has come.
-            let _ = receive.flow_control().release_capacity(data.len());
+            this.taken = data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }

@@ -1,7 +1,7 @@
 //! How much a client may send before the cell has taken it (RFC 9113 section 5.2).
 //!
 //! A window is what one slow cell can make the router hold, so it begins small. It grows, for all of a connection, once
-//! a cell has taken many windows and still waits for more: then it is the window that limits the client.
+//! a cell has provably taken what came and still waits for more: then it is the window that limits the client.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use std::task::Waker;
 pub const FIRST: u32 = 32 * 1024;
 /// At last: 80 Mbit/s at 100 ms from the client.
 const LAST: u32 = 1024 * 1024;
-/// Windows of bytes that a cell takes before the window doubles: more than what the sockets on the way may swallow of a
-/// cell that does not read at all.
-const PROOF: u64 = 16;
+/// Bytes that a cell takes before the window doubles: more than the sockets on the way may swallow of a cell that does
+/// not read at all.
+const PROOF: u64 = 512 * 1024;
 /// The window of a connection in windows of a stream: so many slow cells but one cannot starve another stream.
 const STREAMS: u32 = 8;
 /// The largest window of a connection, in bytes: what one client can make the router hold of uploads.
@@ -96,7 +96,7 @@ impl Reader {
     /// It waits for more.
     pub(super) fn waits(&mut self) {
         let size = self.windows.0.size.get();
-        if size < LAST && self.taken >= PROOF * u64::from(size) {
+        if size < LAST && self.taken >= PROOF {
             self.taken = 0;
             self.windows.ask();
         }
@@ -111,7 +111,7 @@ mod tests {
     fn windows_grow_for_who_takes_and_waits() {
         let windows = Windows::default();
         let mut reader = Reader::new(windows.clone());
-        reader.took(FIRST as usize * 16 - 1);
+        reader.took(512 * 1024 - 1);
         reader.waits();
         assert_eq!(windows.wish(), None);
         reader.took(1);
