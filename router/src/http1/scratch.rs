@@ -26,7 +26,7 @@ pub fn take() -> BytesMut {
 pub fn put(mut buffer: BytesMut) {
     buffer.clear();
     // At the thread's end there may be nobody left to take it.
-    let _ = SPARE.try_with(|spare| spare.borrow_mut().get_or_insert(buffer).clear());
+    let _ = SPARE.try_with(|spare| spare.replace(Some(buffer)));
 }
 
 /// Whether one more may be lent.

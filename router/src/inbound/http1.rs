@@ -293,13 +293,8 @@ where
         End::Head => Some(0),
         End::Chunked | End::Close => None,
     };
-    let (mut ended, mut unread) = (left == Some(0) && body.is_end_stream(), LINGER_BYTES);
-    if end == End::Head {
-        ended = true;
-    }
-    if ended && end == End::Chunked {
-        connection.queue(b"", Piece::default(), b"0\r\n\r\n");
-    }
+    let mut ended = end == End::Head || left == Some(0) && body.is_end_stream();
+    let mut unread = LINGER_BYTES;
     poll_fn(move |context| {
         while unread > 0 {
             let Poll::Ready(count) = connection.poll_discard(context) else {
@@ -333,11 +328,7 @@ where
                         }
                         Err(frame) => {
                             if let (Ok(trailers), End::Chunked) = (frame.into_trailers(), end) {
-                                let mut last = BytesMut::from(&b"0\r\n"[..]);
-                                for (name, value) in &trailers {
-                                    encode::field(&mut last, name.as_str(), value.as_bytes());
-                                }
-                                last.extend_from_slice(b"\r\n");
+                                let last = encode::last_chunk(&trailers);
                                 connection.queue(&last, Piece::default(), b"");
                             }
                             ended = true;
@@ -375,7 +366,7 @@ where
 
 fn queue(connection: &Connection, data: Piece, end: End) {
     if end == End::Chunked {
-        let size = format!("{:x}\r\n", data.len());
+        let size = encode::chunk_size(data.len());
         connection.queue(size.as_bytes(), data, b"\r\n");
     } else {
         connection.queue(b"", data, b"");
