@@ -28,12 +28,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::account::output::Output;
 use crate::account::tally::Tally;
 use crate::admin::View;
 use crate::admin::access::Access;
@@ -55,6 +56,9 @@ use crate::live::trust::Trust;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
 use crate::worker::{Listener, Shared};
+
+/// How long a router that stops waits for who reads its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Why the router did not start, or stopped by itself.
 #[derive(Debug)]
@@ -145,6 +149,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
     let config = Arc::new(config);
     let drain = Drain::default();
+    let log = Output::to(io::stdout(), |lines| {
+        tracing::warn!(
+            lines,
+            "access log: dropped, for whoever reads it is too slow"
+        );
+    })
+    .map_err(|error| RunError::System("cannot start the log's thread", error))?;
     let (waker, orders) = wake::channel();
     let shared = Shared {
         permits: Arc::new(Semaphore::new(
@@ -159,6 +170,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
+        log: log.clone(),
         waker: config.machines_api.is_some().then_some(waker),
         config: Arc::clone(&config),
     };
@@ -173,6 +185,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             cells: Arc::clone(&shared.cells),
             tallies: tallies.into_iter().chain([Arc::clone(&wakes)]).collect(),
             permits: Arc::clone(&shared.permits),
+            log: log.clone(),
             store: Store::new(&config.registry),
             waker: shared.waker.clone(),
             began: SystemTime::now(),
@@ -226,6 +239,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         // A worker that panicked has said so; the others have finished their work all the same.
         let _ = worker.join();
     }
+    log.finish(LAST_LINES);
     tracing::info!("stopped");
     Ok(())
 }

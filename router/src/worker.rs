@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::log::AccessLog;
+use crate::account::output::Output;
 use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::inbound::client::ClientSocket;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) clients: Arc<Clients>,
     pub(crate) sign_ins: Arc<SignIns>,
     pub(crate) sign_in_trust: Arc<Trust>,
+    pub(crate) log: Output,
 }
 
 /// Where a worker says whether it is ready to serve.
@@ -69,7 +71,8 @@ pub(crate) fn run(shared: Shared, tally: Arc<Tally>, listeners: Vec<Listener>, r
         Ok(runtime) => runtime,
         Err(error) => return fail(error.to_string()),
     };
-    let log = Rc::new(AccessLog::new(shared.config.log_format, tally));
+    let (format, output) = (shared.config.log_format, shared.log.clone());
+    let log = Rc::new(AccessLog::new(format, tally, output));
     let local = LocalSet::new();
     let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log), ready));
     // Whatever still runs is over now; its records are written as it goes.
@@ -97,6 +100,7 @@ async fn serve(
         clients,
         sign_ins,
         sign_in_trust,
+        log: _,
     } = shared;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let pool = Pool::new(config.pool_size, config.pool_idle);

@@ -23,6 +23,7 @@ mod http2;
 mod http2_abuse;
 mod identity;
 mod limits;
+mod log;
 mod pages;
 mod registry;
 mod reload;

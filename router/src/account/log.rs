@@ -1,12 +1,12 @@
-//! Where access-log lines go: each worker gathers its own and writes them to standard output together.
+//! Where access-log lines go: each worker gathers its own and hands them to standard output together.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write as _;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Duration;
 
+use super::output::Output;
 use super::tally::Tally;
 use crate::config::LogFormat;
 
@@ -20,17 +20,19 @@ const GATHER_BYTES: usize = 64 * 1024;
 pub struct AccessLog {
     format: LogFormat,
     tally: Arc<Tally>,
+    output: Output,
     waiting: RefCell<String>,
     scheduled: Cell<bool>,
     some: Notify,
 }
 
 impl AccessLog {
-    /// An empty one that counts to `tally`.
-    pub fn new(format: LogFormat, tally: Arc<Tally>) -> Self {
+    /// An empty one that counts to `tally` and writes to `output`.
+    pub fn new(format: LogFormat, tally: Arc<Tally>, output: Output) -> Self {
         Self {
             format,
             tally,
+            output,
             waiting: RefCell::default(),
             scheduled: Cell::new(false),
             some: Notify::new(),
@@ -61,18 +63,16 @@ impl AccessLog {
         }
     }
 
-    /// Writes out all lines that wait.
+    /// Hands over all lines that wait.
     pub fn flush(&self) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.is_empty() {
-            // A reader of the log that is gone must not stop the requests.
-            let mut out = std::io::stdout().lock();
-            let _ = out.write_all(waiting.as_bytes()).and_then(|()| out.flush());
+            self.output.offer(waiting.as_bytes());
             waiting.clear();
         }
     }
 
-    /// Writes lines out soon after they come, for as long as it is polled. Cancel safe.
+    /// Hands lines over soon after they come, for as long as it is polled. Cancel safe.
     pub async fn run(&self) {
         loop {
             self.some.notified().await;

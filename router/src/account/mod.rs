@@ -5,6 +5,7 @@
 pub mod body;
 pub mod file;
 pub mod log;
+pub mod output;
 pub mod pace;
 pub mod record;
 pub mod tally;

@@ -175,6 +175,10 @@ fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {
         "How many of these there may be",
         most,
     )?;
+    let help = "Lines of the access log that were dropped, for whoever reads it is too slow";
+    encoder
+        .encode_descriptor("access_log_lines_dropped", help, None, MetricType::Counter)?
+        .encode_counter::<NoLabelSet, _, u64>(&view.log.dropped(), None)?;
     let began = view.began.duration_since(std::time::UNIX_EPOCH);
     let mut family = encoder.encode_descriptor(
         "start_time",

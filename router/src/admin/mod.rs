@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::access::Access;
 use self::events::Feed;
+use crate::account::output::Output;
 use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::control::store::Store;
@@ -51,6 +52,8 @@ pub struct View {
     pub tallies: Vec<Arc<Tally>>,
     /// Places for client connections that are free.
     pub permits: Arc<Semaphore>,
+    /// Where access-log lines go.
+    pub log: Output,
     /// The registry as it is kept.
     pub store: Store,
     /// The way to wake cells and to put them to sleep, where there is one.
