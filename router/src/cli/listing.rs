@@ -221,6 +221,7 @@ fn holds(cell: &Cell, domain: Option<&str>) -> Vec<(&'static str, String)> {
         ),
         ("wake_timeout_ms", milliseconds(limits.wake_timeout)),
         ("hold_timeout_ms", milliseconds(limits.hold_timeout)),
+        ("beat_every_s", limits.beat_every.as_secs().to_string()),
     ]
 }
 

@@ -223,6 +223,8 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// What `retry-after` says when the cell cannot answer now.
     pub retry_after: Duration,
+    /// How often the cell posts a beat, up to an hour; zero where none is expected. Never more without a secret.
+    pub beat_every: Duration,
 }
 
 /// What a cell speaks.

@@ -45,6 +45,7 @@ pub(super) enum Key {
     ReadyPath,
     Secret,
     Identity,
+    BeatEvery,
     Tls,
     Protocol,
     MayReplay,

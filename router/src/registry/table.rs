@@ -407,6 +407,19 @@ pub(super) static FIELDS: [Field; KEYS] = [
         example: r#""none""#,
     },
     Field {
+        key: Key::BeatEvery,
+        name: "beat_every_s",
+        scopes: BOTH,
+        kind: Kind::Number {
+            min: 0,
+            max: 3_600,
+            default: Some(0),
+            unit: Unit::Seconds,
+        },
+        doc: "How often the cell posts a beat while it is awake, signed with its secret; after three times as long without one it is missing, unless it sleeps. 0: none is expected.",
+        example: "10",
+    },
+    Field {
         key: Key::Tls,
         name: "tls",
         scopes: BOTH,

@@ -20,7 +20,7 @@ use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
-const LIMIT_KEYS: [Key; 13] = [
+const LIMIT_KEYS: [Key; 14] = [
     Key::MaxInFlight,
     Key::QueueTimeout,
     Key::MaxBodyBytes,
@@ -34,6 +34,7 @@ const LIMIT_KEYS: [Key; 13] = [
     Key::WakingPageAfter,
     Key::HoldTimeout,
     Key::RetryAfter,
+    Key::BeatEvery,
 ];
 
 /// What holds for every cell that says nothing else, and what cells share.
@@ -110,6 +111,7 @@ pub(super) fn read_entry<'t>(
     let ready_path = read_ready_path(&own, place, &defaults.ready_path, report);
     let own_secret = read_secret(&own, place, report);
     let identity = read_identity(&own, key, place, &defaults.settings, report);
+    check_beats(&own, key, place, &defaults.settings, report);
     let own_tls = read_tls(&own, place, report);
     let own_pages = read_path(&own, Key::Pages, place, report);
     let own_sign_in = read_sign_in(&own, place, report);
@@ -198,6 +200,7 @@ fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
         waking_page_after: milliseconds(Key::WakingPageAfter),
         hold_timeout: milliseconds(Key::HoldTimeout),
         retry_after: Duration::from_secs(number(Key::RetryAfter)),
+        beat_every: Duration::from_secs(number(Key::BeatEvery)),
     }
 }
 
@@ -287,6 +290,26 @@ fn read_identity<'t>(
         report.add(source, place.member("identity"), refusal);
     }
     Identity::None
+}
+
+/// A beat is signed: a cell without a secret has none that could be believed.
+fn check_beats<'t>(
+    own: &Settings<'t>,
+    key: &'t str,
+    place: Place<'_>,
+    defaults: &Settings<'t>,
+    report: &mut Report<'t>,
+) {
+    let secret = own.source(Key::Secret).or(defaults.source(Key::Secret));
+    if secret.is_some() || number(own, defaults, Key::BeatEvery) == 0 {
+        return;
+    }
+    let source = own.source(Key::BeatEvery).unwrap_or(key);
+    let refusal = Refusal::new(
+        "the cell is to post beats, and it has no secret to sign them with",
+        "give it a \"secret\", or write \"beat_every_s\": 0",
+    );
+    report.add(source, place.member("beat_every_s"), refusal);
 }
 
 fn read_ready_path(

@@ -74,6 +74,9 @@ refused! {
     tls_with_an_empty_ca: cells(r#""a": {"address": "h:1", "tls": {"ca": ""}}"#) => "$.cells.a.tls.ca", "no path of a file";
     tls_with_a_bad_name: cells(r#""a": {"address": "h:1", "tls": {"ca": "x", "name": "a b"}}"#) => "$.cells.a.tls.name", "";
     tls_with_a_secret_key: cells(r#""a": {"address": "h:1", "tls": {"ca": "x", "env": "X"}}"#) => "$.cells.a.tls.env", "env belongs into secret";
+    beats_without_a_secret: cells(r#""a": {"address": "h:1", "beat_every_s": 10}"#) => "$.cells.a.beat_every_s", "it has no secret to sign them with; give it a \"secret\"";
+    beats_of_all_and_one_without_a_secret: root(r#""defaults": {"beat_every_s": 10}, "cells": {"a": {"address": "h:1"}}"#) => "$.cells.a.beat_every_s", "it has no secret";
+    beats_less_than_hourly: cells(r#""a": {"address": "h:1", "secret": {"env": "A"}, "beat_every_s": 3601}"#) => "$.cells.a.beat_every_s", "3601";
     unknown_identity: cells(r#""a": {"address": "h:1", "identity": "chalenge"}"#) => "$.cells.a.identity", "did you mean \"challenge\"?";
 
     unknown_key: root(r#""cells": {}, "colour": 1"#) => "$.colour", "the keys here are $schema, version, domain";

@@ -44,6 +44,7 @@ fn nothing_written_means_the_documented_defaults() {
     assert_eq!(cell.limits.wake_timeout, Duration::from_secs(60));
     assert_eq!(cell.limits.hold_timeout, Duration::from_secs(30));
     assert_eq!(cell.limits.retry_after, Duration::from_secs(30));
+    assert_eq!(cell.limits.beat_every, Duration::ZERO);
     assert_eq!(cell.secret, None);
     assert_eq!((cell.protocol, cell.tls.is_none()), (Protocol::Http1, true));
     assert_eq!(&*cell.ready_path, "/up");
