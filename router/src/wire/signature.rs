@@ -14,6 +14,7 @@ pub const MAX_AHEAD_SECONDS: u64 = 300;
 
 const CONTEXT: &str = "cell-router-v1";
 const IDENTITY_CONTEXT: &str = "cell-identity-v1";
+const BEAT_CONTEXT: &str = "cell-beat-v1";
 const VERSION: &str = "v1";
 
 /// What a token is bound to.
@@ -106,26 +107,26 @@ impl Keys {
 
     /// Whether `token` was signed for `bound` with any of these secrets and is in force at `now`.
     pub fn verify(&self, token: &str, bound: Bound<'_>, now: u64) -> bool {
-        let mut parts = token.split('.');
-        let (Some(VERSION), Some(expiry), Some(given), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return false;
-        };
-        let digits = expiry.bytes().all(|byte| byte.is_ascii_digit()) && !expiry.starts_with('0');
-        let Some(at) = digits.then(|| expiry.parse::<u64>().ok()).flatten() else {
+        let Some((expiry, at, given)) = read(token) else {
             return false;
         };
         if at < now || at - now > MAX_AHEAD_SECONDS {
             return false;
         }
-        let Some(given) = unhex(given) else {
-            return false;
-        };
-        let message = message(bound, expiry);
-        self.0
-            .iter()
-            .any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
+        self.made(&message(bound, expiry), &given)
+    }
+
+    /// When the beat of `cell` was made that `token` proves, in milliseconds since 1970 by the cell's clock; `None` where
+    /// it proves none.
+    pub fn beat(&self, token: &str, cell: &str) -> Option<u64> {
+        let (time, at, given) = read(token)?;
+        let message = [BEAT_CONTEXT, cell, time].join("\n");
+        self.made(&message, &given).then_some(at)
+    }
+
+    fn made(&self, message: &str, given: &[u8; 32]) -> bool {
+        let mut keys = self.0.iter();
+        keys.any(|key| hmac::verify(key, message.as_bytes(), given).is_ok())
     }
 
     /// Whether `answer` holds a line that only someone with one of these secrets can have written.
@@ -137,11 +138,22 @@ impl Keys {
         } = challenge;
         let message = [IDENTITY_CONTEXT, cell, nonce, address].join("\n");
         let answer = std::str::from_utf8(answer).unwrap_or_default();
-        answer.lines().filter_map(unhex).any(|given| {
-            let mut keys = self.0.iter();
-            keys.any(|key| hmac::verify(key, message.as_bytes(), &given).is_ok())
-        })
+        let mut lines = answer.lines().filter_map(unhex);
+        lines.any(|given| self.made(&message, &given))
     }
+}
+
+/// A token's number, as written and as such, and its MAC.
+fn read(token: &str) -> Option<(&str, u64, [u8; 32])> {
+    let mut parts = token.split('.');
+    let (Some(VERSION), Some(number), Some(given), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+    let at = plain.then(|| number.parse().ok()).flatten()?;
+    Some((number, at, unhex(given)?))
 }
 
 fn message(bound: Bound<'_>, expiry: &str) -> String {
@@ -209,9 +221,19 @@ mod tests {
     }
 
     #[derive(serde::Deserialize)]
+    struct BeatVector {
+        name: String,
+        secrets: Vec<String>,
+        cell: String,
+        token: String,
+        time: Option<u64>,
+    }
+
+    #[derive(serde::Deserialize)]
     struct Vectors {
         tokens: Vec<Vector>,
         identities: Vec<IdentityVector>,
+        beats: Vec<BeatVector>,
     }
 
     fn vectors() -> Vectors {
@@ -232,6 +254,16 @@ mod tests {
             };
             let proves = keys.prove(v.answer.as_bytes(), challenge);
             assert_eq!(proves, v.proves, "{}", v.name);
+        }
+    }
+
+    #[test]
+    fn published_beats_hold() {
+        let vectors = vectors().beats;
+        assert!(vectors.len() > 10);
+        for v in vectors {
+            let keys = Keys::parse(&v.secrets.join(",")).unwrap();
+            assert_eq!(keys.beat(&v.token, &v.cell), v.time, "{}", v.name);
         }
     }
 
