@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::beat::Beat;
 use crate::front_door::FrontDoor;
 use crate::identity::Identity;
 
@@ -46,6 +47,15 @@ pub(crate) struct Settings {
     #[arg(long, env = "CELL_MAX_UPLOAD_BYTES", default_value_t = 0)]
     max_upload_bytes: u64,
 
+    /// Where beats are posted while the cell is awake: `host:port` of each router's listener for beats, with commas between.
+    /// A name stands for all of its addresses. None unless given
+    #[arg(long, env = "CELL_BEAT_TO")]
+    beat_to: Option<String>,
+
+    /// Seconds between two beats; no more than `beat_every_s` of the cell's entry
+    #[arg(long, env = "CELL_BEAT_EVERY_S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    beat_every_s: u32,
+
     /// What is logged: a level, or filters as in `info,cell_app=debug` (`debug` adds a line for each request)
     #[arg(long, env = "CELL_LOG", default_value = "info")]
     pub(crate) log: String,
@@ -79,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// `None`: no limit.
     pub(crate) max_upload_bytes: Option<u64>,
+    /// `None`: no beats.
+    pub(crate) beat: Option<Beat>,
 }
 
 /// A setting that cannot be used. Names the setting and the rule, never a secret's value.
@@ -107,6 +119,10 @@ impl TryFrom<Settings> for Config {
             });
         }
         let secrets = secrets(settings.secret.as_deref().unwrap_or_default())?;
+        let every = Duration::from_secs(settings.beat_every_s.into());
+        let beat = present(settings.beat_to)
+            .map(|to| beats(&to, every, &secrets))
+            .transpose()?;
         Ok(Self {
             front_door: FrontDoor::new(&settings.name, &secrets),
             identity: Identity {
@@ -127,6 +143,7 @@ impl TryFrom<Settings> for Config {
                 .then(|| Duration::from_secs(settings.idle_stop_s.into())),
             drain: Duration::from_secs(settings.drain_s.into()),
             max_upload_bytes: (settings.max_upload_bytes > 0).then_some(settings.max_upload_bytes),
+            beat,
         })
     }
 }
@@ -155,6 +172,29 @@ fn secrets(written: &str) -> Result<Vec<&str>, Refused> {
         });
     }
     Ok(secrets)
+}
+
+fn beats(to: &str, every: Duration, secrets: &[&str]) -> Result<Beat, Refused> {
+    let refused = |rule| Refused {
+        setting: "CELL_BEAT_TO",
+        rule,
+    };
+    if secrets.is_empty() {
+        return Err(refused("needs CELL_SECRET: a beat is signed"));
+    }
+    let is_place = |place: &str| {
+        place.rsplit_once(':').is_some_and(|(host, port)| {
+            let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+            !host.is_empty() && bare && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    };
+    let to: Vec<String> = to.split(',').map(|place| place.trim().to_owned()).collect();
+    if !to.iter().all(|place| is_place(place)) {
+        return Err(refused(
+            "must be host:port, such as router.internal:9091, or several with commas between",
+        ));
+    }
+    Ok(Beat { to, every })
 }
 
 fn is_dns_label(name: &str) -> bool {
@@ -268,6 +308,37 @@ mod tests {
         for written in ["a,", ",a", "a,b,c", ","] {
             assert!(secrets(written).is_err(), "{written}");
         }
+    }
+
+    #[test]
+    fn beats_need_a_secret_and_a_place() {
+        let config = |to: &str, more: &[&str]| {
+            let settings = settings(&[&["--name", "alice", "--beat-to", to], more].concat());
+            Config::try_from(settings).map(|config| config.beat)
+        };
+        let secret = ["--secret", "s"];
+        assert!(config("router:9091", &[]).is_err());
+        for to in [
+            "router",
+            "router:",
+            "router:0",
+            ":9091",
+            "::1:9091",
+            "a:1,",
+            "http://a:1",
+        ] {
+            assert!(config(to, &secret).is_err(), "{to}");
+        }
+        let beat = config("router.internal:9091, [fdaa::3]:9091", &secret).unwrap();
+        let expected = Beat {
+            to: vec![
+                "router.internal:9091".to_owned(),
+                "[fdaa::3]:9091".to_owned(),
+            ],
+            every: Duration::from_secs(10),
+        };
+        assert_eq!(beat, Some(expected));
+        assert_eq!(config("", &[]).unwrap(), None);
     }
 
     #[test]

@@ -80,12 +80,20 @@ impl FrontDoor {
         let message = ["cell-identity-v1", &self.cell, nonce, address].join("\n");
         let mut lines = String::new();
         for key in &self.keys {
-            for byte in hmac::sign(key, message.as_bytes()).as_ref() {
-                lines.push_str(&format!("{byte:02x}"));
-            }
+            push_hex(&mut lines, hmac::sign(key, message.as_bytes()).as_ref());
             lines.push('\n');
         }
         Some(lines)
+    }
+
+    /// The proof of a beat at `time_ms` (milliseconds since 1970), made with the newest secret; none is good without one.
+    pub(crate) fn beat(&self, time_ms: u64) -> String {
+        let message = format!("cell-beat-v1\n{}\n{time_ms}", self.cell);
+        let mut token = format!("v1.{time_ms}.");
+        if let Some(key) = self.keys.first() {
+            push_hex(&mut token, hmac::sign(key, message.as_bytes()).as_ref());
+        }
+        token
     }
 
     fn verify(&self, token: &str, method: &str, host: &str, target: &str, now: u64) -> bool {
@@ -115,6 +123,12 @@ pub(crate) fn host(headers: &HeaderMap) -> Option<&str> {
 /// The `state` of each `fly-replay-src`: a token, or whatever a client made up.
 pub(crate) fn replay_states(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values(headers, REPLAY_SOURCE).filter_map(state)
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push_str(&format!("{byte:02x}"));
+    }
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
@@ -203,9 +217,19 @@ mod tests {
     }
 
     #[derive(serde::Deserialize)]
+    struct BeatVector {
+        name: String,
+        secrets: Vec<String>,
+        cell: String,
+        token: String,
+        time: Option<u64>,
+    }
+
+    #[derive(serde::Deserialize)]
     struct Vectors {
         tokens: Vec<Vector>,
         identities: Vec<IdentityVector>,
+        beats: Vec<BeatVector>,
     }
 
     fn vectors() -> Vec<Vector> {
@@ -269,6 +293,22 @@ mod tests {
                 .any(|line| answer.lines().any(|own| own == line));
             assert_eq!(said, v.proves, "{}", v.name);
         }
+    }
+
+    #[test]
+    fn beats_are_those_published() {
+        let mut made = 0;
+        for v in published().beats {
+            let Some(time) = v.time else { continue };
+            let mut secrets: Vec<&str> = v.secrets.iter().map(String::as_str).collect();
+            if v.name.starts_with("older") {
+                secrets.reverse();
+            }
+            let token = FrontDoor::new(&v.cell, &secrets).beat(time);
+            assert_eq!(token, v.token, "{}", v.name);
+            made += 1;
+        }
+        assert!(made > 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the routes of `app`. A cell knows its tenant only through its settings; nothing here knows of another tenant.
 
 mod app;
+mod beat;
 mod config;
 mod entrance;
 mod files;

@@ -66,6 +66,11 @@ pub(crate) async fn run(config: Config) -> io::Result<()> {
         signed = !app.front_door.is_open(),
         "listening"
     );
+    if let Some(beat) = config.beat {
+        // Goes on until the process ends: a cell that finishes its work is awake still.
+        let (cell, door) = (app.identity.cell.clone(), app.front_door.clone());
+        tokio::spawn(crate::beat::beat(beat, cell, door));
+    }
     // An outer router, because a layer of the inner one would run after the path is matched.
     let service = Router::new()
         .fallback_service(routes(app.clone()))
