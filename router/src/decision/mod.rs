@@ -3,6 +3,7 @@
 //! Owns the decision table. Never does I/O, never reads a clock, never looks at anything but its arguments;
 //! `explain` calls the same functions as the request path.
 
+pub mod beat;
 mod facts;
 mod page;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Owns the current snapshot of the registry, per-cell live state and the drain signal. Never decides anything.
 
+pub mod beats;
 pub mod breaker;
 pub mod cells;
 pub mod certificates;
