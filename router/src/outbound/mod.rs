@@ -2,11 +2,13 @@
 //!
 //! Never decides whether to stream; never speaks to the client.
 
+pub mod absence;
 pub mod channel;
 pub mod dial;
 pub mod files;
 pub mod hold;
 pub mod http2;
+mod https;
 pub mod identity;
 pub mod loan;
 pub mod machines;
@@ -19,6 +21,7 @@ pub mod stream;
 pub mod tls;
 pub mod tunnel;
 pub mod wake;
+pub mod webhook;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -12,13 +12,12 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::chain;
+use super::{chain, https};
 use crate::live::passwords::Passwords;
 use crate::live::sign_ins::{SignIns, Verdict};
 use crate::live::trust::Trust;
@@ -97,18 +96,7 @@ impl fmt::Debug for Gate {
 impl Gate {
     /// A gate that shares its checks of passwords with all workers. `trust` judges servers that are asked by https.
     pub fn new(checks: Arc<SignIns>, trust: &Trust) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((*trust.config()).clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(KEPT);
-        let servers = builder.build(connector);
+        let servers = https::client(trust, KEPT);
         Self { checks, servers }
     }
 
