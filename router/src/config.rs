@@ -192,6 +192,28 @@ pub struct Settings {
     /// the listener may read.
     #[arg(long, env = "CELL_ROUTER_ADMIN_TOKENS", requires = "admin_listen")]
     pub admin_tokens: Option<PathBuf>,
+    /// Address at which cells post their beats, of the private network. There is none unless given; then no cell is missing.
+    #[arg(long, env = "CELL_ROUTER_BEAT_LISTEN")]
+    pub beat_listen: Option<SocketAddr>,
+    /// URL that is told when a cell is missing and when it is back, as Standard Webhooks are.
+    #[arg(long, env = "CELL_ROUTER_WEBHOOK", value_name = "URL", requires_all = ["beat_listen", "webhook_secret"])]
+    pub webhook: Option<String>,
+    /// File of the secret that signs what the webhook is told: whsec_ and base64; one in each line while it is rotated.
+    #[arg(
+        long,
+        env = "CELL_ROUTER_WEBHOOK_SECRET",
+        value_name = "FILE",
+        requires = "webhook"
+    )]
+    pub webhook_secret: Option<PathBuf>,
+    /// A PEM file of the authorities that a webhook asked by https is believed by, in place of the usual public ones.
+    #[arg(
+        long,
+        env = "CELL_ROUTER_WEBHOOK_CA",
+        value_name = "FILE",
+        requires = "webhook"
+    )]
+    pub webhook_ca: Option<PathBuf>,
     /// How log lines are written. Text on a terminal, JSON elsewhere, unless given.
     #[arg(long, env = "CELL_ROUTER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -220,6 +242,12 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The file of its tokens.
     pub admin_tokens: Option<PathBuf>,
+    /// Where cells post their beats; `None` for nowhere.
+    pub beat_listen: Option<SocketAddr>,
+    /// The URL that is told of missing cells, and the file of the secret that signs it.
+    pub webhook: Option<(String, PathBuf)>,
+    /// The file of authorities that it is believed by; `None` for the usual public ones.
+    pub webhook_ca: Option<PathBuf>,
     /// Where the router runs.
     pub place: Place,
     /// Proxies whose word on clients counts.
@@ -339,6 +367,9 @@ impl Settings {
             takeover: self.takeover,
             admin_listen: self.admin_listen,
             admin_tokens: self.admin_tokens,
+            beat_listen: self.beat_listen,
+            webhook: self.webhook.zip(self.webhook_secret),
+            webhook_ca: self.webhook_ca,
             place,
             trusted,
             replay_max_bytes: self.replay_max_bytes,

@@ -46,6 +46,7 @@ use crate::control::stop::{self, Signals};
 use crate::control::store::Store;
 use crate::inbound::accept;
 use crate::inbound::takeover::{Offer, Taken, TakeoverError, take};
+use crate::live::beats::Beats;
 use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
 use crate::live::clients::Clients;
@@ -53,8 +54,10 @@ use crate::live::drain::{Drain, Stop};
 use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::Publisher;
 use crate::live::trust::Trust;
+use crate::outbound::absence::Absence;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
+use crate::outbound::webhook::{Notices, Receiver, Webhook};
 use crate::worker::{Listener, Shared};
 
 /// How long a router that stops waits for who reads its log.
@@ -79,6 +82,8 @@ pub enum RunError {
     SignInCa(String),
     /// The admin listener cannot be opened to those who may use it.
     Admin(String),
+    /// Beats cannot be taken, or their absence not be told.
+    Beats(String),
     /// The system refused something else.
     System(&'static str, io::Error),
 }
@@ -98,8 +103,8 @@ impl fmt::Display for RunError {
             ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::SignInCa(why) => write!(f, "--sign-in-ca {why}"),
-            Self::Admin(why) => f.write_str(why),
+            Self::SignInCa(why) => f.write_str(why),
+            Self::Admin(why) | Self::Beats(why) => f.write_str(why),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -146,6 +151,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     } = listen(&config, &tls, &mut taken)?;
 
     let admin = admin(&config)?;
+    let beats: Arc<Beats> = Arc::default();
+    let desk = beats_desk(&config, &beats)?;
 
     let config = Arc::new(config);
     let drain = Drain::default();
@@ -166,7 +173,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
         )),
         clients: Arc::new(Clients::new(config.max_connections_per_client)),
         sign_ins: Arc::new(sign_ins(&config)?),
-        sign_in_trust: Arc::new(sign_in_trust(config.sign_in_ca.as_deref())?),
+        sign_in_trust: Arc::new(
+            trust("--sign-in-ca", config.sign_in_ca.as_deref()).map_err(RunError::SignInCa)?,
+        ),
         publisher: Publisher::new(snapshot),
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
@@ -188,6 +197,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             log: log.clone(),
             store: Store::new(&config.registry),
             waker: shared.waker.clone(),
+            beats: Arc::clone(&beats),
             began: SystemTime::now(),
         };
         admin::start(listener, view, access, drain.signal())
@@ -195,6 +205,23 @@ pub fn run(config: Config) -> Result<(), RunError> {
         tracing::info!(
             address = address.map(tracing::field::display),
             "admin listener open"
+        );
+    }
+    if let Some((listener, webhook)) = desk {
+        let address = listener.local_addr().ok();
+        let (webhook, notices) = webhook.unzip();
+        let absence = Absence {
+            publisher: shared.publisher.clone(),
+            cells: Arc::clone(&shared.cells),
+            beats,
+            waker: shared.waker.clone(),
+            notices,
+        };
+        admin::beats::start(listener, absence, webhook, drain.signal())
+            .map_err(|error| RunError::System("cannot start the thread for beats", error))?;
+        tracing::info!(
+            address = address.map(tracing::field::display),
+            "listener for beats open"
         );
     }
 
@@ -254,14 +281,38 @@ fn sign_ins(config: &Config) -> Result<SignIns, RunError> {
     Ok(SignIns::new(config.max_password_checks, &key))
 }
 
-/// How the certificates of sign-in servers are judged.
-fn sign_in_trust(file: Option<&Path>) -> Result<Trust, RunError> {
+/// How the certificates of servers that are no cells are judged: by the file that `flag` gives, or by public authorities.
+fn trust(flag: &str, file: Option<&Path>) -> Result<Trust, String> {
     let Some(file) = file else {
-        return Trust::public().map_err(RunError::SignInCa);
+        return Trust::public().map_err(|why| format!("{flag}: {why}"));
     };
-    let wrong = |why| RunError::SignInCa(format!("{}: {why}", file.display()));
+    let wrong = |why| format!("{flag} {}: {why}", file.display());
     let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     Trust::authorities(&pem).map_err(wrong)
+}
+
+/// Where beats are taken, and how their absence is told.
+type BeatsDesk = (TcpListener, Option<(Webhook, Notices)>);
+
+/// Opens the listener for beats, if there is to be one.
+fn beats_desk(config: &Config, beats: &Arc<Beats>) -> Result<Option<BeatsDesk>, RunError> {
+    let Some(address) = config.beat_listen else {
+        return Ok(None);
+    };
+    let webhook = match &config.webhook {
+        None => None,
+        Some((url, secret)) => {
+            let receiver = Receiver::read(url, secret).map_err(RunError::Beats)?;
+            let trust = trust("--webhook-ca", config.webhook_ca.as_deref());
+            let trust = trust.map_err(RunError::Beats)?;
+            let router = config.pseudonym.clone();
+            Some(Webhook::new(receiver, &trust, router, Arc::clone(beats)))
+        }
+    };
+    let listener = admin::beats::listen(address, config.takeover.is_some());
+    let listener =
+        listener.map_err(|error| RunError::Beats(format!("--beat-listen {address}: {error}")))?;
+    Ok(Some((listener, webhook)))
 }
 
 /// Opens the admin listener, if there is to be one, for those who have a token.

@@ -64,6 +64,8 @@ pub(super) enum Condition {
     Waking,
     /// Its breaker keeps requests from it.
     BreakerOpen,
+    /// Its beats stay away, though it should be awake.
+    Missing,
 }
 
 /// Some cells, by name.
@@ -102,6 +104,8 @@ pub(super) struct Summary {
     errors: u64,
     /// When the last request ended, in seconds since 1970.
     last_request: Option<u64>,
+    /// Since when its beats stay away though it should be awake, in seconds since 1970; null where it is not missing.
+    missing_since: Option<u64>,
 }
 
 /// A cell with all that is known of it.
@@ -143,6 +147,12 @@ pub(super) struct Detail {
     problems: Vec<String>,
     /// When the last request ended, in seconds since 1970.
     last_request: Option<u64>,
+    /// How often it is to beat, in seconds; null where it need not.
+    beat_every_s: Option<u64>,
+    /// When this router heard its last beat, in seconds since 1970.
+    last_beat: Option<u64>,
+    /// Since when its beats stay away though it should be awake, in seconds since 1970; null where it is not missing.
+    missing_since: Option<u64>,
 }
 
 /// The cells whose names or hosts contain what is searched for, in the order of names.
@@ -252,6 +262,10 @@ fn named(view: &View, snapshot: &Snapshot, condition: Condition) -> Option<HashS
         }
         Condition::Waking => live(|live| live.waking().is_some()),
         Condition::BreakerOpen => live(|live| live.breaker.is_open()),
+        Condition::Missing => {
+            let missing = view.beats.missing();
+            Some(missing.iter().map(ToString::to_string).collect())
+        }
         Condition::Active | Condition::Paused | Condition::Maintenance | Condition::Disabled => {
             None
         }
@@ -264,7 +278,9 @@ fn is(cell: Option<&Arc<Cell>>, condition: Condition) -> bool {
         Condition::Paused => Admission::Paused,
         Condition::Maintenance => Admission::Maintenance,
         Condition::Disabled => Admission::Disabled,
-        Condition::Flagged | Condition::Waking | Condition::BreakerOpen => return false,
+        Condition::Flagged | Condition::Waking | Condition::BreakerOpen | Condition::Missing => {
+            return false;
+        }
     };
     cell.is_some_and(|cell| cell.state == state)
 }
@@ -307,6 +323,7 @@ pub(super) async fn show(
         flagged,
         breaker_open,
         last_request,
+        missing_since,
         ..
     } = summary(&view, &snapshot, name, cell.map(|cell| &**cell));
     let own = snapshot.registry.domain().filter(|_| cell.is_some());
@@ -322,6 +339,11 @@ pub(super) async fn show(
         flagged,
         breaker_open,
         last_request,
+        missing_since,
+        beat_every_s: cell
+            .map(|cell| cell.limits.beat_every.as_secs())
+            .filter(|every| *every > 0),
+        last_beat: view.beats.pulse(&name).last.map(|last| last.at_s),
         protocol: cell.map(|cell| match cell.protocol {
             Protocol::Http1 => "http1",
             Protocol::Http2 => "http2",
@@ -511,6 +533,7 @@ fn summary(view: &View, snapshot: &Snapshot, name: &str, cell: Option<&Cell>) ->
         requests,
         errors,
         last_request: Some(last).filter(|at| *at > 0),
+        missing_since: view.beats.pulse(name).missing_since,
     }
 }
 

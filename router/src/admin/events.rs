@@ -180,6 +180,7 @@ struct Look {
     queued: u32,
     waking: Option<Stage>,
     breaker_open: bool,
+    missing: bool,
 }
 
 impl Look {
@@ -189,6 +190,7 @@ impl Look {
             queued: live.queued(),
             waking: live.waking(),
             breaker_open: live.breaker.is_open(),
+            missing: false,
         }
     }
 }
@@ -258,6 +260,9 @@ pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
                 now.insert(name.clone(), look);
             }
         });
+        for name in view.beats.missing() {
+            now.entry(name).or_default().missing = true;
+        }
         if let Some((version, before)) = &looks {
             if *version != snapshot.version {
                 let news = NewRegistry {
@@ -284,7 +289,7 @@ fn json(news: &impl Serialize) -> Arc<str> {
 }
 
 /// Changes as they happen. `registry`: another version is in force. `cells`: those whose requests, wakes or breakers have
-/// changed; `many`: so many that only their number is told. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
+/// changed, or which are missing or back; `many`: so many that only their number is told. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
 /// event that is known still.
 #[utoipa::path(get, path = "/v1/events", tag = "router",
     params(("Last-Event-ID" = Option<String>, Header, description = "The event that was seen last.")),

@@ -142,6 +142,11 @@ fn cells(encoder: &mut DescriptorEncoder, counts: &Counts, view: &View) -> fmt::
         ),
         ("cells_waking", "Cells that are being woken", census.waking),
         (
+            "cells_missing",
+            "Cells whose beats stay away, though they should be awake",
+            u64::try_from(view.beats.missing().len()).unwrap_or(u64::MAX),
+        ),
+        (
             "breakers_open",
             "Cells whose breaker is open",
             census.breakers_open,
@@ -149,7 +154,11 @@ fn cells(encoder: &mut DescriptorEncoder, counts: &Counts, view: &View) -> fmt::
     ] {
         gauge(encoder, name, help, value)?;
     }
-    Ok(())
+    let counts = view.beats.counts();
+    let help = "Beats of cells, by whether they were accepted, or why not";
+    counters(encoder, "beats", help, "outcome", &counts.beats)?;
+    let help = "What the webhook was told, by whether it was delivered, given up or dropped";
+    counters(encoder, "webhooks", help, "outcome", &counts.notices)
 }
 
 fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {

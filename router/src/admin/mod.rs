@@ -6,6 +6,7 @@
 pub mod access;
 mod api;
 mod asking;
+pub mod beats;
 mod cells;
 mod document;
 mod editing;
@@ -32,6 +33,7 @@ use crate::account::output::Output;
 use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::control::store::Store;
+use crate::live::beats::Beats;
 use crate::live::cells::Cells;
 use crate::live::drain::{Signal, Stop};
 use crate::live::snapshot::Publisher;
@@ -58,6 +60,8 @@ pub struct View {
     pub store: Store,
     /// The way to wake cells and to put them to sleep, where there is one.
     pub waker: Option<Waker>,
+    /// What is heard of cells that beat.
+    pub beats: Arc<Beats>,
     /// When the router began to serve.
     pub began: SystemTime,
 }

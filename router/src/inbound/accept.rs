@@ -53,7 +53,11 @@ pub fn listen(
         .collect()
 }
 
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+/// A socket at `address` that does not listen yet; with `shared`, others of the same user may have the port, too.
+///
+/// # Errors
+/// Those of the system.
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

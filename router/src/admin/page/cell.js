@@ -102,6 +102,7 @@ export async function cell({ ended, name, router }) {
       cell.queued > 0 && ["Queued", number(cell.queued)],
       machine.state && ["Machine", machine.state],
       ["Last request", ago(cell.last_request)],
+      cell.beat_every_s && ["Last beat", `${ago(cell.last_beat)}, due each ${cell.beat_every_s} s`],
       ["Lives at", h("code", {}, cell.placement || "nowhere")],
       cell.protocol && ["Speaks", cell.protocol === "http2" ? "HTTP/2" : "HTTP/1.1"],
       cell.hosts.length && ["Hosts", cell.hosts.join(", ")],

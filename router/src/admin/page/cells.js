@@ -8,7 +8,7 @@ const PAGE = 25;
 const EVERY = 3000;
 /** How long the platform's word on a machine is believed, in milliseconds. */
 const BELIEVED = 20000;
-const STATES = ["active", "paused", "maintenance", "disabled", "flagged", "waking", "breaker_open"];
+const STATES = ["active", "paused", "maintenance", "disabled", "flagged", "waking", "breaker_open", "missing"];
 
 const machines = new Map();
 
@@ -123,7 +123,7 @@ export async function cells({ ended, router }) {
     if (kind === "cells") {
       data.cells.forEach(({ name }) => machines.delete(name));
       data.cells.forEach(put);
-      if (state === "waking" || state === "breaker_open") load(true);
+      if (["waking", "breaker_open", "missing"].includes(state)) load(true);
     } else if (kind === "many") {
       machines.clear();
       load(true);

@@ -87,6 +87,7 @@ export function tags(cell, asleep) {
   const list = [];
   if (cell.flagged && cell.state !== "broken") list.push(["flagged", "bad", "Its entry is broken; the last good version serves on"]);
   if (cell.breaker_open) list.push(["breaker open", "bad", "It could not be reached, and is left alone for a while"]);
+  if (cell.missing_since) list.push(["missing", "bad", `Last heard of ${ago(cell.missing_since)}, though it should be awake`]);
   if (cell.waking) list.push([`waking: ${cell.waking}`, "calm", "Its machine is being started"]);
   else if (asleep) list.push(["asleep", "calm", "The next request wakes it"]);
   list.push([cell.state, kinds[cell.state], "As its entry says"]);
