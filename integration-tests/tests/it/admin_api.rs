@@ -113,7 +113,7 @@ impl Admin {
     }
 
     /// Only the head of the answer, whatever follows it.
-    async fn status(&self, role: Option<&str>, method: &str, target: &str) -> u16 {
+    pub(crate) async fn status(&self, role: Option<&str>, method: &str, target: &str) -> u16 {
         let authorization = role.map_or_else(String::new, |role| {
             format!("authorization: Bearer {}\r\n", self.token(role))
         });
@@ -145,7 +145,7 @@ async fn one() -> Admin {
 }
 
 /// The table in the documents: method, path, role.
-fn table() -> Vec<(String, String, String)> {
+pub(crate) fn table() -> Vec<(String, String, String)> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/admin.md");
     let text = std::fs::read_to_string(file).unwrap();
     let rows = text.lines().filter_map(|line| {
@@ -792,10 +792,10 @@ async fn a_cell_with_a_request_is_not_put_to_sleep() {
 }
 
 /// The stream of events.
-struct Events(Raw);
+pub(crate) struct Events(Raw);
 
 impl Events {
-    async fn open(admin: &Admin, last: Option<&str>) -> Self {
+    pub(crate) async fn open(admin: &Admin, last: Option<&str>) -> Self {
         let mut raw = Raw::connect(admin.address).await.unwrap();
         let last = last.map_or_else(String::new, |last| format!("last-event-id: {last}\r\n"));
         let token = admin.token("read");
@@ -813,7 +813,7 @@ impl Events {
     }
 
     /// The id of the next event that fits.
-    async fn until(&mut self, fits: impl Fn(&str, &Value) -> bool) -> String {
+    pub(crate) async fn until(&mut self, fits: impl Fn(&str, &Value) -> bool) -> String {
         let (mut id, mut kind) = (String::new(), String::new());
         loop {
             let line = self.0.line().await.unwrap();
