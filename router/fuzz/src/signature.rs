@@ -56,6 +56,7 @@ pub fn holds(data: &[u8]) {
             "at {at}, made at {now}"
         );
     }
+    beats(&keys, &secrets, &token, &made, now);
     let (place, to) = (usize::from(choices.byte()), choices.byte());
     let mut other = made.clone().into_bytes();
     let place = place % other.len();
@@ -88,6 +89,27 @@ pub fn holds(data: &[u8]) {
     ] {
         assert!(!keys.verify(&made, changed, now), "{changed:?}");
     }
+}
+
+/// A beat proves its own time of its own cell, and a request's token none.
+fn beats(keys: &Keys, secrets: &[&str], token: &str, request: &str, now: u64) {
+    let message = |cell: &str, time: &str| format!("cell-beat-v1\n{cell}\n{time}");
+    let mac = |secret: &str, time: &str| hmac(secret.as_bytes(), message("alice", time).as_bytes());
+    let proves = |token: &str| {
+        let parts: Vec<&str> = token.split('.').collect();
+        let ["v1", time, given] = parts[..] else {
+            return None;
+        };
+        let at: u64 = time.parse().ok()?;
+        let made = secrets.iter().any(|secret| mac(secret, time) == given);
+        (made && at.to_string() == time && at > 0).then_some(at)
+    };
+    assert_eq!(keys.beat(token, "alice"), proves(token));
+    let time = (now + 1).to_string();
+    let beat = format!("v1.{time}.{}", mac(secrets[0], &time));
+    assert_eq!(keys.beat(&beat, "alice"), Some(now + 1));
+    assert_eq!(keys.beat(&beat, "alicia"), None);
+    assert_eq!(keys.beat(request, "alice"), None);
 }
 
 /// docs/signature.md, byte by byte.
