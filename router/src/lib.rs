@@ -35,6 +35,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::output::Output;
+use crate::account::sight::{self, Questions};
 use crate::account::tally::Tally;
 use crate::admin::View;
 use crate::admin::access::Access;
@@ -58,7 +59,7 @@ use crate::outbound::absence::Absence;
 use crate::outbound::machines::Machines;
 use crate::outbound::wake;
 use crate::outbound::webhook::{Notices, Receiver, Webhook};
-use crate::worker::{Listener, Shared};
+use crate::worker::{Listener, Own, Shared};
 
 /// How long a router that stops waits for who reads its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -184,7 +185,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
         config: Arc::clone(&config),
     };
     let tallies: Vec<Arc<Tally>> = (0..config.workers).map(|_| Arc::default()).collect();
-    let workers = start(listeners, &shared, &tallies)?;
+    let (askers, questions): (Vec<_>, Vec<_>) = tallies
+        .iter()
+        .filter(|_| admin.is_some())
+        .map(|_| sight::channel())
+        .unzip();
+    let own = own(listeners, &tallies, questions);
+    let workers = start(own, &shared)?;
     let wakes: Arc<Tally> = Arc::default();
     if let Some((listener, access)) = admin {
         let address = listener.local_addr().ok();
@@ -193,6 +200,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             publisher: shared.publisher.clone(),
             cells: Arc::clone(&shared.cells),
             tallies: tallies.into_iter().chain([Arc::clone(&wakes)]).collect(),
+            workers: askers,
             permits: Arc::clone(&shared.permits),
             log: log.clone(),
             store: Store::new(&config.registry),
@@ -387,25 +395,31 @@ fn listen(config: &Config, tls: &TlsAcceptor, taken: &mut Taken) -> Result<Liste
     Ok(listening)
 }
 
-/// Starts the workers and waits until all are ready to serve.
-fn start(
+/// What each worker is for itself; without questions, nobody may ask.
+fn own(
     listeners: Vec<Vec<Listener>>,
-    shared: &Shared,
     tallies: &[Arc<Tally>],
-) -> Result<Vec<JoinHandle<()>>, RunError> {
+    questions: Vec<Questions>,
+) -> Vec<Own> {
+    let mut questions = questions.into_iter();
+    let each = listeners.into_iter().zip(tallies);
+    each.map(|(listeners, tally)| Own {
+        listeners,
+        tally: Arc::clone(tally),
+        questions: questions.next(),
+    })
+    .collect()
+}
+
+/// Starts the workers and waits until all are ready to serve.
+fn start(own: Vec<Own>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, RunError> {
     let (ready, told) = std::sync::mpsc::channel();
-    let workers =
-        listeners
-            .into_iter()
-            .zip(tallies)
-            .enumerate()
-            .map(|(number, (listeners, tally))| {
-                let (shared, ready) = (shared.clone(), ready.clone());
-                let tally = Arc::clone(tally);
-                std::thread::Builder::new()
-                    .name(format!("worker-{number}"))
-                    .spawn(move || worker::run(shared, tally, listeners, &ready))
-            });
+    let workers = own.into_iter().enumerate().map(|(number, own)| {
+        let (shared, ready) = (shared.clone(), ready.clone());
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || worker::run(shared, own, &ready))
+    });
     let workers = workers
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| RunError::System("cannot start a worker", error))?;

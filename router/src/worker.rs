@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::account::log::AccessLog;
 use crate::account::output::Output;
+use crate::account::sight::Questions;
 use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::inbound::client::ClientSocket;
@@ -28,6 +29,7 @@ use crate::outbound::pool::Pool;
 use crate::outbound::sign_in::Gate;
 use crate::outbound::stream::Upstream;
 use crate::outbound::wake::Waker;
+use crate::registry::CellName;
 use crate::respond;
 use crate::service::{Ids, Service};
 use crate::wire::identity::Peer;
@@ -60,8 +62,17 @@ pub(crate) struct Shared {
 /// Where a worker says whether it is ready to serve.
 pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), String>>;
 
+/// What a worker is for itself.
+pub(crate) struct Own {
+    pub(crate) listeners: Vec<Listener>,
+    /// What it counts.
+    pub(crate) tally: Arc<Tally>,
+    /// What operators ask it of single requests; none where there is nobody who may.
+    pub(crate) questions: Option<Questions>,
+}
+
 /// Says whether it is ready, and serves from the signal's beginning to its end.
-pub(crate) fn run(shared: Shared, tally: Arc<Tally>, listeners: Vec<Listener>, ready: &Ready) {
+pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     // Who is not there any more to hear it has given up.
     let fail = |error: String| _ = ready.send(Err(error));
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -71,9 +82,17 @@ pub(crate) fn run(shared: Shared, tally: Arc<Tally>, listeners: Vec<Listener>, r
         Ok(runtime) => runtime,
         Err(error) => return fail(error.to_string()),
     };
+    let Own {
+        listeners,
+        tally,
+        questions,
+    } = own;
     let (format, output) = (shared.config.log_format, shared.log.clone());
-    let log = Rc::new(AccessLog::new(format, tally, output));
+    let log = Rc::new(AccessLog::new(format, tally, output, questions.is_some()));
     let local = LocalSet::new();
+    if let Some((questions, sight)) = questions.zip(log.sight().cloned()) {
+        local.spawn_local(async move { sight.answer(questions).await });
+    }
     let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log), ready));
     // Whatever still runs is over now; its records are written as it goes.
     drop(local);
@@ -125,7 +144,7 @@ async fn serve(
         log: Rc::clone(&log),
         ids: Ids::default(),
     });
-    spawn_local(sweep(pool, Arc::clone(log.tally()), publisher.subscribe()));
+    spawn_local(sweep(pool, Rc::clone(&log), publisher.subscribe()));
     spawn_local(async move { log.run().await });
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
         let socket =
@@ -202,12 +221,14 @@ async fn serve(
     Ok(())
 }
 
-async fn sweep(pool: Rc<Pool>, tally: Arc<Tally>, registry: watch::Receiver<Arc<Snapshot>>) {
+async fn sweep(pool: Rc<Pool>, log: Rc<AccessLog>, registry: watch::Receiver<Arc<Snapshot>>) {
     let mut ticks = tokio::time::interval(pool.lasts().max(Duration::from_secs(1)));
     loop {
         ticks.tick().await;
         pool.sweep();
         let snapshot = Arc::clone(&registry.borrow());
-        tally.retain(|name| snapshot.registry.cell(name.as_str()).is_some());
+        let is_there = |name: &CellName| snapshot.registry.cell(name.as_str()).is_some();
+        log.tally().retain(is_there);
+        log.sight().iter().for_each(|sight| sight.retain(is_there));
     }
 }

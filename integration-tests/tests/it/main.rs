@@ -8,6 +8,7 @@ mod abuse;
 mod admin;
 mod admin_api;
 mod admin_cli;
+mod admin_requests;
 mod beats;
 mod behaviours;
 mod cell_http2;

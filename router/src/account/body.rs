@@ -367,6 +367,9 @@ impl<G> Relayed<G> {
         if empty {
             relayed.complete();
             relayed.set_ending(Ending::None);
+            if side == Side::Request {
+                relayed.record.expects_nothing();
+            }
         } else {
             relayed.set_ending(Ending::Running);
         }

@@ -1,12 +1,14 @@
 //! Where access-log lines go: each worker gathers its own and hands them to standard output together.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Duration;
 
 use super::output::Output;
+use super::sight::Sight;
 use super::tally::Tally;
 use crate::config::LogFormat;
 
@@ -15,24 +17,26 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How many bytes may wait.
 const GATHER_BYTES: usize = 64 * 1024;
 
-/// One worker's access log, and its counts of the same requests.
+/// One worker's access log, its counts of the same requests, and what of them can be seen.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
     tally: Arc<Tally>,
     output: Output,
+    sight: Option<Rc<Sight>>,
     waiting: RefCell<String>,
     scheduled: Cell<bool>,
     some: Notify,
 }
 
 impl AccessLog {
-    /// An empty one that counts to `tally` and writes to `output`.
-    pub fn new(format: LogFormat, tally: Arc<Tally>, output: Output) -> Self {
+    /// An empty one that counts to `tally` and writes to `output`. There is something to see only if somebody may look.
+    pub fn new(format: LogFormat, tally: Arc<Tally>, output: Output, seen: bool) -> Self {
         Self {
             format,
             tally,
             output,
+            sight: seen.then(Rc::default),
             waiting: RefCell::default(),
             scheduled: Cell::new(false),
             some: Notify::new(),
@@ -47,6 +51,11 @@ impl AccessLog {
     /// Where requests are counted.
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally
+    }
+
+    /// What can be seen of single requests; none where nobody may look.
+    pub fn sight(&self) -> Option<&Rc<Sight>> {
+        self.sight.as_ref()
     }
 
     /// Adds what `write` adds: one line, which ends with a line feed.

@@ -7,5 +7,7 @@ pub mod file;
 pub mod log;
 pub mod output;
 pub mod pace;
+pub mod recent;
 pub mod record;
+pub mod sight;
 pub mod tally;

@@ -4,12 +4,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::log::AccessLog;
+use super::recent::{Ended, short_method, short_path};
+use super::sight::{Coming, Upload};
 use super::tally::{Kind, Outcome};
 use crate::config::LogFormat;
 use crate::registry::CellName;
@@ -100,6 +102,7 @@ pub struct Record {
     pub response_ended: Cell<Ending>,
     first_byte: Cell<Option<Duration>>,
     last_progress: Cell<Instant>,
+    coming: RefCell<Option<Coming>>,
 }
 
 /// What a record begins with.
@@ -147,7 +150,72 @@ impl Record {
             response_ended: Cell::default(),
             first_byte: Cell::default(),
             last_progress: Cell::new(began),
+            coming: RefCell::default(),
         })
+    }
+
+    /// A body is to come from the client, of this length where that is known: from now on it can be seen to come.
+    pub fn expects(self: &Rc<Self>, length: Option<u64>) {
+        if let Some(sight) = self.log.sight() {
+            let coming = sight.comes(Rc::downgrade(self), length);
+            self.coming.replace(Some(coming));
+        }
+    }
+
+    /// No body is to come from the client after all.
+    pub fn expects_nothing(&self) {
+        self.coming.take();
+    }
+
+    /// The upload as far as it has come, if it is under way.
+    pub fn upload(&self) -> Option<Upload> {
+        let under_way = match self.request_ended.get() {
+            Ending::Running => true,
+            // Nothing is read before there is a connection to the cell.
+            Ending::None => self.status.get().is_none(),
+            Ending::Complete
+            | Ending::ClientGone
+            | Ending::ClientStalled
+            | Ending::TooLarge
+            | Ending::CellCut
+            | Ending::CellStalled
+            | Ending::Unreadable
+            | Ending::NotWanted => false,
+        };
+        if !under_way {
+            return None;
+        }
+        let length = self.coming.borrow().as_ref()?.length;
+        Some(Upload {
+            began: self.began,
+            method: short_method(self.method.clone()),
+            path: short_path(self.path.clone()),
+            lane: self.lane.get(),
+            bytes: self.bytes_in.get(),
+            of: length,
+            silent: self.last_progress.get().elapsed(),
+        })
+    }
+
+    /// Leaves what can be seen of the request once it is over.
+    fn leave(&mut self, duration: Duration) {
+        let (status, reason, blame) = (self.status(), self.reason(), self.blame());
+        let Some((sight, cell)) = self.log.sight().zip(self.cell.get()) else {
+            return;
+        };
+        let ended = Ended {
+            at: SystemTime::now(),
+            method: std::mem::take(&mut self.method),
+            path: std::mem::take(&mut self.path),
+            status,
+            lane: self.lane.get(),
+            reason,
+            blame,
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            duration,
+        };
+        sight.ended(cell, ended);
     }
 
     /// The cell that the request was for.
@@ -294,6 +362,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.log.write(|log| self.line(log));
+        let duration = self.began.elapsed();
         self.log.tally().request(&Outcome {
             kind: Kind {
                 lane: self.lane.get(),
@@ -302,12 +371,13 @@ impl Drop for Record {
                 blame: self.blame(),
             },
             cell: self.cell.get(),
-            duration: self.began.elapsed(),
+            duration,
             first_byte: self.first_byte.get(),
             waited: self.waited.get(),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
         });
+        self.leave(duration);
     }
 }
 
@@ -373,7 +443,7 @@ fn timestamp(into: &mut String) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let now = std::time::SystemTime::now();
+    let now = SystemTime::now();
     let since = now
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
@@ -393,7 +463,7 @@ fn timestamp(into: &mut String) {
 }
 
 /// A time as RFC 3339 with milliseconds, in UTC.
-pub fn rfc3339(at: std::time::SystemTime) -> String {
+pub fn rfc3339(at: SystemTime) -> String {
     let now = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
     let (year, month, day) = civil(days);
@@ -548,10 +618,10 @@ mod tests {
 
     #[test]
     fn the_time_is_written_as_it_is() {
-        let before = rfc3339(std::time::SystemTime::now());
+        let before = rfc3339(SystemTime::now());
         let mut now = String::new();
         timestamp(&mut now);
-        let after = rfc3339(std::time::SystemTime::now());
+        let after = rfc3339(SystemTime::now());
         assert!(before <= now && now <= after, "{before} {now} {after}");
     }
 

@@ -482,7 +482,8 @@ pub(super) async fn sleep(
     }
 }
 
-fn cell(view: &View, name: &CellName) -> Result<Arc<Cell>, Problem> {
+/// A cell that is in force.
+pub(super) fn cell(view: &View, name: &CellName) -> Result<Arc<Cell>, Problem> {
     let snapshot = view.publisher.current();
     let found = snapshot.registry.cell(name.as_str()).map(Arc::clone);
     found.ok_or_else(|| Problem::no_cell(name.as_str()))

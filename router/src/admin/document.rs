@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Role;
-use super::{View, cells, entry, events, questions, registry};
+use super::{View, cells, entry, events, questions, registry, requests};
 
 /// What may be wrong with any request, beside what is said of each.
 const ALWAYS: [(&str, &str); 6] = [
@@ -61,6 +61,7 @@ pub(super) fn groups() -> [(Role, OpenApiRouter<Arc<View>>); 3] {
         .routes(routes!(cells::list))
         .routes(routes!(cells::show))
         .routes(routes!(cells::machine))
+        .routes(routes!(requests::requests))
         .routes(routes!(entry::read_entry))
         .routes(routes!(registry::read_registry))
         .routes(routes!(registry::check))

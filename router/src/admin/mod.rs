@@ -1,6 +1,6 @@
 //! The operators' door: metrics, live state, edits of the registry and operations on cells, on a listener of its own.
 //!
-//! It runs on a thread of its own and reads what workers count: nothing that is asked here connects to a cell or holds up a
+//! It runs on a thread of its own, reads what workers count and asks them what they see: nothing that is asked here connects to a cell or holds up a
 //! request, but for a wake that may find two looks at machines before it, and only the operation of that name wakes one. Who may do what is said by role; docs/admin.md has the table.
 
 pub mod access;
@@ -19,6 +19,7 @@ pub mod problem;
 mod questions;
 mod reading_on;
 mod registry;
+mod requests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +31,7 @@ use tokio::sync::Semaphore;
 use self::access::Access;
 use self::events::Feed;
 use crate::account::output::Output;
+use crate::account::sight::Asker;
 use crate::account::tally::Tally;
 use crate::config::Config;
 use crate::control::store::Store;
@@ -52,6 +54,8 @@ pub struct View {
     pub cells: Arc<Cells>,
     /// What each worker has counted, and what was counted beside them.
     pub tallies: Vec<Arc<Tally>>,
+    /// Where each worker is asked for what can be seen of single requests.
+    pub workers: Vec<Asker>,
     /// Places for client connections that are free.
     pub permits: Arc<Semaphore>,
     /// Where access-log lines go.

@@ -116,6 +116,9 @@ impl Service {
         let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
         let audience = Audience::of(&head, body.is_end_stream());
+        if !body.is_end_stream() {
+            record.expects(body.size_hint().exact());
+        }
         let answered = match self.decide(&head, &body, peer, audience, &record).await {
             Ok(Reached::Cell(course)) => self.stream(head, body, peer, course, &record).await,
             Ok(Reached::Answer(answer)) => Ok(*answer),
