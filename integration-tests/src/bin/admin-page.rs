@@ -33,6 +33,7 @@ async fn main() -> Result<(), Error> {
     scene.signs_in().await?;
     scene.finds_one_among_ten_thousand().await?;
     scene.adds_a_cell_and_sees_its_first_request().await?;
+    scene.sees_an_upload_come_and_what_went_before().await?;
     scene.is_told_at_the_field_what_is_wrong().await?;
     scene.pauses_it().await?;
     scene.sees_what_an_editor_breaks_and_undoes_it().await?;
@@ -57,21 +58,36 @@ struct Scene {
     _folder: tempfile::TempDir,
 }
 
-/// Answers whatever is asked.
+/// Answers whatever is asked, once all of it has come.
 async fn cell() -> Result<String, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut head = [0; 4096];
-                let _ = socket.read(&mut head).await;
+                let mut asked = Vec::new();
+                while !is_whole(&asked) {
+                    if matches!(socket.read_buf(&mut asked).await, Ok(0) | Err(_)) {
+                        return;
+                    }
+                }
                 let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = socket.write_all(answer.as_bytes()).await;
             });
         }
     });
     Ok(address)
+}
+
+/// Whether these bytes are a whole request.
+fn is_whole(asked: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(asked);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let mut fields = head.lines();
+    let length = fields.find_map(|field| field.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap_or(0))
 }
 
 /// A registry as people write it: a line for each cell.
@@ -252,7 +268,55 @@ impl Scene {
         let answer = client::get(self.router.addr(), "zoe.example.org", "/").await?;
         assert_eq!(answer.text(), "ok");
         self.reads("1 · 100 %").await?;
+        self.browser
+            .until(
+                "document.querySelector('td.path')?.parentElement.innerText.includes('GET /\t200')",
+            )
+            .await?;
         self.reads("just now").await
+    }
+
+    async fn sees_an_upload_come_and_what_went_before(&mut self) -> Result<(), Error> {
+        let host = "zoe.example.org";
+        let mut film = client::Raw::connect(self.router.addr()).await?;
+        film.write(format!(
+            "PUT /films/holiday.mp4?token=hidden HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1000\r\n\r\n"
+        ))
+        .await?;
+        film.write([b'x'; 250]).await?;
+        self.reads("250 B of 1.0 kB · 25 %").await?;
+        self.browser
+            .until("document.querySelector('ul.uploads progress')?.value === 250")
+            .await?;
+        let mut left = client::Raw::connect(self.router.addr()).await?;
+        left.write(format!(
+            "POST /notes HTTP/1.1\r\nhost: {host}\r\ncontent-length: 9\r\n\r\n1"
+        ))
+        .await?;
+        self.reads("1 B of 9 B").await?;
+        left.reset()?;
+        self.reads("client_cut").await?;
+        for path in ["/posts", "/posts/7", "/style.css", "/posts/7/comments"] {
+            client::get(self.router.addr(), host, path).await?;
+        }
+        self.reads("/posts/7/comments").await?;
+        self.browser
+            .until("document.getElementById('toast').textContent === ''")
+            .await?;
+        self.browser
+            .run("document.querySelector('ul.uploads').parentElement.scrollIntoView()")
+            .await?;
+        self.picture("admin-requests.png", false).await?;
+        let nameless = self.browser.nameless().await?;
+        assert!(nameless.is_empty(), "{nameless:#?}");
+        film.write([b'x'; 750]).await?;
+        assert_eq!(film.answer().await?.text(), "ok");
+        self.browser
+            .until("!document.body.innerText.includes('Uploads under way')")
+            .await?;
+        self.reads("PUT /films/holiday.mp4").await?;
+        let told = "!document.body.innerText.includes('hidden')";
+        self.browser.until(told).await
     }
 
     async fn is_told_at_the_field_what_is_wrong(&mut self) -> Result<(), Error> {
@@ -270,6 +334,7 @@ impl Scene {
         self.reads("cells.zoe.max_in_flight: 20").await?;
         self.press("Save").await?;
         self.reads("zoe is saved.").await?;
+        self.browser.run("scrollTo(0, 0)").await?;
         self.picture("admin-cell-dark.png", true).await
     }
 

@@ -16,7 +16,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, media type and text of each file, but the schema.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -38,6 +38,11 @@ const FILES: [(&str, &str, &str); 11] = [
     ("/page/cells.js", SCRIPT, include_str!("page/cells.js")),
     ("/page/cell.js", SCRIPT, include_str!("page/cell.js")),
     ("/page/entry.js", SCRIPT, include_str!("page/entry.js")),
+    (
+        "/page/requests.js",
+        SCRIPT,
+        include_str!("page/requests.js"),
+    ),
     ("/page/history.js", SCRIPT, include_str!("page/history.js")),
     ("/page/explain.js", SCRIPT, include_str!("page/explain.js")),
 ];

@@ -37,7 +37,7 @@ struct Request {
     path: String,
     /// The status of its answer; 499 where the client left before.
     status: u16,
-    /// The lane that it took: replay, stream, answer.
+    /// The lane that it took: answer, hold, replay, static, stream.
     lane: &'static str,
     /// The condition that decided, or what went wrong on the way.
     reason: &'static str,
@@ -61,7 +61,7 @@ struct Running {
     method: String,
     /// Its path without the query; of one that is longer than 256 bytes the beginning, and an ellipsis.
     path: String,
-    /// The lane that it takes: replay, stream, answer.
+    /// The lane that it takes: answer, hold, replay, static, stream.
     lane: &'static str,
     /// Bytes that have come.
     bytes: u64,

@@ -3,6 +3,7 @@
 import { ask, inForce, may } from "./api.js";
 import { ago, asked, bytes, confirmed, h, number, show, tags, toast } from "./dom.js";
 import { entryForm } from "./entry.js";
+import { requests } from "./requests.js";
 
 /** How often its numbers are read anew, in milliseconds. */
 const EVERY = 2000;
@@ -15,9 +16,10 @@ export async function cell({ ended, name, router }) {
   let gone = false;
   const [head, alarm, now, lanes, wrong, past] = ["div", "div", "section", "section", "section", "section"].map((tag) => h(tag));
   [now, lanes, wrong, past].forEach((part) => { part.className = "sheet"; });
+  const seen = requests(path, ended);
   const form = await entryForm(name, ended, load);
   if (ended.aborted) return;
-  show(name, head, alarm, h("div", { class: "columns" }, now, lanes, wrong), form, past);
+  show(name, head, alarm, h("div", { class: "columns" }, now, lanes, wrong), seen.parts, form, past);
 
   async function act(what, work) {
     try {
@@ -144,6 +146,7 @@ export async function cell({ ended, name, router }) {
     if (kind === "many") return;
     if (kind === "cells" && !data.cells.some((one) => one.name === name)) return;
     load();
+    seen.read();
     if (kind === "cells") quietly(look);
     else { quietly(history); form.reload(); }
   }, { signal: ended });
@@ -151,11 +154,13 @@ export async function cell({ ended, name, router }) {
   const ticks = setInterval(() => {
     if (document.hidden) return;
     load();
+    seen.read();
     count += 1;
     if (count % 5 === 0) quietly(look);
   }, EVERY);
   ended.addEventListener("abort", () => clearInterval(ticks));
   draw();
+  seen.read();
   quietly(look);
   await history();
 }

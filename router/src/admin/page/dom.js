@@ -71,6 +71,13 @@ export function bytes(n) {
   return `${n < 10 && unit ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
 
+/** How long, from milliseconds. */
+export function span(ms) {
+  if (ms < 1000) return ms < 1 ? "< 1 ms" : `${ms} ms`;
+  if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 1 : 0)} s`;
+  return ms < 3600000 ? `${Math.floor(ms / 60000)} min` : `${(ms / 3600000).toFixed(1)} h`;
+}
+
 /** How long ago, from seconds since 1970. */
 export function ago(seconds) {
   if (!seconds) return "never";
