@@ -581,3 +581,16 @@ async fn http2_with_prior_knowledge_reaches_an_http1_cell() {
     assert_eq!(answer.json()["body_bytes"], 300_000);
     assert_eq!(header(&answer, "transfer-encoding"), ["chunked"]);
 }
+
+#[tokio::test]
+async fn the_access_log_has_the_path_and_nothing_of_the_query() {
+    let cell = Echo::start("cell").await;
+    let router = routed(json!({ "cell": at(&cell, json!({})) })).await;
+    let target = "/login?token=hidden&hidden";
+    for host in ["cell.example.com", "nobody.example.com"] {
+        ask(&router, host, target).await;
+        let record = router.next_record(|record| record["host"] == host).await;
+        assert_eq!(record["path"], "/login");
+        assert!(!record.to_string().contains("hidden"), "{record}");
+    }
+}
