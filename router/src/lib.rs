@@ -317,7 +317,7 @@ fn beats_desk(config: &Config, beats: &Arc<Beats>) -> Result<Option<BeatsDesk>, 
             Some(Webhook::new(receiver, &trust, router, Arc::clone(beats)))
         }
     };
-    let listener = admin::beats::listen(address, config.takeover.is_some());
+    let listener = accept::listen_once(address, config.takeover.is_some());
     let listener =
         listener.map_err(|error| RunError::Beats(format!("--beat-listen {address}: {error}")))?;
     Ok(Some((listener, webhook)))
@@ -336,7 +336,7 @@ fn admin(config: &Config) -> Result<Option<(TcpListener, Access)>, RunError> {
     }
     let access = Access::new(config.admin_tokens.clone())
         .map_err(|why| RunError::Admin(format!("--admin-tokens {why}")))?;
-    let listener = admin::listen(address)
+    let listener = accept::listen_once(address, config.takeover.is_some())
         .map_err(|error| RunError::Admin(format!("--admin-listen {address}: {error}")))?;
     Ok(Some((listener, access)))
 }

@@ -171,6 +171,23 @@ async fn running_work_ends_at_the_old_router_while_new_ones_come_and_go() {
 }
 
 #[tokio::test]
+async fn operators_find_the_new_router_where_the_old_one_was() {
+    let cell = Echo::start("alice").await;
+    let place = Place::new(cell.address());
+    let admin = ["--admin-listen", "127.0.0.1:0"];
+    let old = Router::start(place.options("1").args(admin)).await;
+    let opened = old.next_event(|event| event["message"] == "admin listener open");
+    let address = opened.await["address"].as_str().unwrap().to_owned();
+    let admin = ["--admin-listen", &address];
+    let new = Router::start(place.options_after(&old, "1").args(admin)).await;
+    left(old).await;
+    let document = client::get(address.parse().unwrap(), &address, "/v1/router").await;
+    assert_eq!(document.unwrap().status, StatusCode::OK);
+    new.terminate();
+    assert_eq!(new.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn addresses_of_the_old_configuration_are_given_up_and_new_ones_bound() {
     let cell = Echo::start("alice").await;
     let place = Place::new(cell.address());

@@ -29,8 +29,6 @@ use crate::live::snapshot::Publisher;
 use crate::outbound::absence::Absence;
 use crate::outbound::webhook::Webhook;
 
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1024;
 /// Connections at once; further ones wait in the kernel.
 const MOST_CONNECTIONS: usize = 1024;
 /// Of them, those of one client: an IPv4 address, or a /64 network of IPv6.
@@ -213,16 +211,6 @@ fn token(headers: &HeaderMap) -> Option<&str> {
         (Some(one), None) => one.to_str().ok(),
         _ => None,
     }
-}
-
-/// Listens at `address`; where that may be `shared`, beside the router that is to be replaced.
-///
-/// # Errors
-/// Those of the system.
-pub fn listen(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
-    let socket = accept::bind(address, shared)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Takes beats, looks for those that stay away, and tells of them, on a thread of its own until the router is told to stop:

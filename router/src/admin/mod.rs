@@ -70,17 +70,8 @@ pub struct View {
     pub began: SystemTime,
 }
 
-/// Listens at `address`.
-///
-/// # Errors
-/// Those of the system.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Serves from a thread of its own until the router's end.
+/// Serves from a thread of its own until the router's end, or until another router may have taken its place: operators
+/// speak to that one then.
 ///
 /// # Errors
 /// Those of the system, where no thread can be had.
@@ -102,13 +93,17 @@ async fn serve(listener: TcpListener, view: View, access: Access, signal: Signal
     let view = Arc::new(view);
     let feed = Arc::new(Feed::new(&view));
     let app = api::app(Arc::clone(&view), Arc::new(access), Arc::clone(&feed));
+    let replaced = signal.clone();
+    let replaced = async move { replaced.reached(Stop::Draining).await };
+    let may_be_replaced = view.config.takeover.is_some();
     let served = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(
-            listener,
-            app.into_make_service_with_connect_info::<SocketAddr>(),
-        )
-        .await
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, app);
+        match may_be_replaced {
+            true => serving.with_graceful_shutdown(replaced).await,
+            false => serving.await,
+        }
     };
     tokio::select! {
         served = served => if let Err(error) = served {

@@ -44,20 +44,21 @@ pub fn listen(
         .as_socket()
         .ok_or_else(|| io::Error::other("not an IP socket"))?;
     drop(sole);
-    (0..workers)
-        .map(|_| {
-            let socket = bind(address, true)?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect()
+    (0..workers).map(|_| listen_once(address, true)).collect()
 }
 
-/// A socket at `address` that does not listen yet; with `shared`, others of the same user may have the port, too.
+/// Listens once at `address`; with `shared`, beside a router that is to be replaced.
 ///
 /// # Errors
 /// Those of the system.
-pub fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub fn listen_once(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = bind(address, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket that does not listen yet; with `shared`, others of the same user may have the port, too.
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
