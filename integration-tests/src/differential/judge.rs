@@ -43,7 +43,7 @@ pub enum Finding {
     NotSent,
     /// The router's log does not say what its cell got.
     NotLogged,
-    /// Router and nginx let through different requests, and not only fewer.
+    /// Router and nginx let through different requests, not only fewer, and nginx such as the client's bytes do not hold.
     Disagreement,
     /// A client's or a cell's connection stays open.
     StaysOpen,
@@ -56,6 +56,8 @@ pub enum Less {
     Router,
     /// nginx.
     Nginx,
+    /// Each refused what the other let through, of the same requests.
+    Each,
     /// The router: what nginx let through is no request after the RFC, such as one with control characters.
     Form,
 }
@@ -233,11 +235,12 @@ impl fmt::Display for Tally {
         writeln!(
             f,
             "{rows} rows; requests that reached cells: {} (router), {} (nginx); rows with the same: {same}, with less by \
-             the router: {}, by nginx: {}, with what is no request by nginx: {}; findings: {}",
+             the router: {}, by nginx: {}, by each of another: {}, with what is no request by nginx: {}; findings: {}",
             reached[0],
             reached[1],
             self.count(Less::Router),
             self.count(Less::Nginx),
+            self.count(Less::Each),
             self.count(Less::Form),
             findings.len()
         )?;
@@ -256,5 +259,31 @@ impl fmt::Display for Tally {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(method: &str, target: &str) -> Reached {
+        Reached {
+            method: method.into(),
+            target: target.into(),
+            body: Some(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn who_refuses_another_request_has_read_the_same_ones() {
+        // The router refuses the first for its Host and nginx the second, which has none.
+        let bytes = b"GET http://a.example.com/abs HTTP/1.1\r\nHost: b.example.com\r\n\r\n\
+            GET /1/a HTTP/1.1\r\nX-A: 1\r\n\r\n\
+            GET /fence HTTP/1.1\r\nHost: a.example.com\r\n\r\n";
+        let (router, nginx) = ([one("GET", "/fence")], [one("GET", "/abs")]);
+        assert!(!within(&router, &nginx) && !within(&nginx, &router));
+        assert!(within(&router, &sent(bytes)) && within(&nginx, &sent(bytes)));
+        let smuggled = [one("GET", "/smuggled")];
+        assert!(!within(&smuggled, &sent(bytes)));
     }
 }

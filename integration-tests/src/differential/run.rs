@@ -200,6 +200,7 @@ impl Lane {
                     }
                     (true, false) => Less::Router,
                     (false, true) => Less::Nginx,
+                    (false, false) if judge::within(&others, &judge::sent(&bytes)) => Less::Each,
                     (false, false) => {
                         let why = format!("{got:?}, but {others:?}");
                         return self.found(Finding::Disagreement, why, bytes);
