@@ -28,13 +28,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::account::output::Output;
+use crate::account::output::{LAST_LINES, Output};
 use crate::account::sight::{self, Questions};
 use crate::account::tally::Tally;
 use crate::admin::View;
@@ -60,9 +60,6 @@ use crate::outbound::machines::Machines;
 use crate::outbound::wake;
 use crate::outbound::webhook::{Notices, Receiver, Webhook};
 use crate::worker::{Listener, Own, Shared};
-
-/// How long a router that stops waits for who reads its log.
-const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Why the router did not start, or stopped by itself.
 #[derive(Debug)]
@@ -104,8 +101,7 @@ impl fmt::Display for RunError {
             ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::SignInCa(why) => f.write_str(why),
-            Self::Admin(why) | Self::Beats(why) => f.write_str(why),
+            Self::SignInCa(why) | Self::Admin(why) | Self::Beats(why) => f.write_str(why),
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }

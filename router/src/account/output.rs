@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How long the end of a process waits for who reads what it wrote.
+pub const LAST_LINES: Duration = Duration::from_secs(1);
 /// Bytes that wait to be written, at most; what comes then is dropped.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 

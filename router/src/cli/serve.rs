@@ -1,16 +1,12 @@
 //! `cell-router serve`.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
-use cell_router::account::output::Output;
+use cell_router::account::output::{LAST_LINES, Output};
 use cell_router::config::{Config, LogFormat, Place, Settings};
 use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
-
-/// How long the end waits for who reads the log.
-const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Where this process runs.
 pub(super) fn place() -> Place {
