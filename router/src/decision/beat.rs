@@ -10,6 +10,9 @@ pub const INTERVALS: u32 = 3;
 /// How long the time of a beat may be off the router's clock, either way: in milliseconds.
 pub const SKEW_MS: u64 = 60_000;
 
+/// The states of a machine that never comes back, or not without somebody's help (Fly docs, Machine states).
+pub const LOST: [&str; 5] = ["destroyed", "destroying", "failed", "replaced", "migrated"];
+
 /// What is known of a cell and its silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
@@ -72,7 +75,7 @@ pub fn home(state: &str) -> Home {
     match state {
         "started" => Home::Running,
         "starting" | "restarting" | "replacing" | "updating" => Home::Awake,
-        "destroyed" | "destroying" | "failed" | "replaced" | "migrated" => Home::Lost,
+        lost if LOST.contains(&lost) => Home::Lost,
         _ => Home::Asleep,
     }
 }

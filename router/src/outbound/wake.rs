@@ -14,6 +14,7 @@ use super::StreamError;
 use super::machines::{ApiError, Machine, Machines};
 use crate::account::tally::Tally;
 use crate::config::chance;
+use crate::decision::beat::LOST;
 use crate::live::cells::{Live, Stage, WakeProgress};
 use crate::registry::{Cell, Placement, Protocol};
 
@@ -30,8 +31,6 @@ const WAIT_SLICE: Duration = Duration::from_secs(2);
 const RISING: [&str; 2] = ["started", "starting"];
 /// The states of a machine whose start has come to nothing.
 const FALLEN_BACK: [&str; 4] = ["created", "stopped", "suspended", "failed"];
-/// The states of a machine that never comes back, or not without somebody's help.
-const LOST: [&str; 5] = ["destroyed", "destroying", "failed", "replaced", "migrated"];
 /// How often a machine is started before the cell counts as one that cannot be woken.
 const STARTS: usize = 3;
 /// How long one such look may take.
