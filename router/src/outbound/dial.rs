@@ -186,7 +186,7 @@ async fn connect(
     for &address in addresses {
         match timeout(patience, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
-                // Both are hints to the kernel; without them the socket works all the same.
+                // Hints to the kernel; without them the socket works all the same.
                 let _ = socket.set_nodelay(true);
                 let options = SockRef::from(&socket);
                 let _ = options.set_tcp_keepalive(&keepalive());
