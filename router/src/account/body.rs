@@ -562,10 +562,6 @@ impl<G: Unpin> Body for Relayed<G> {
 
 /// The body of any answer.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every one is a cell's, and one more allocation for each would be for the others"
-)]
 pub enum Answer<G = ()> {
     /// The router's own.
     Own(http_body_util::Full<Piece>, Rc<Record>),

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
 
 use super::http2::Stream;
 use super::pool::Connection;
@@ -24,13 +25,22 @@ pub enum Channel {
     Shared(Stream),
 }
 
+/// A request on its way to a cell.
+#[derive(Debug)]
+pub struct Message {
+    /// Its head.
+    pub head: Parts,
+    /// Its body; none once a connection has taken it, which gives it back where nothing of the request was sent.
+    pub body: Option<Relayed>,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Failed {
     /// What went wrong.
     pub error: ChannelError,
-    /// The request, if the cell provably did nothing with it and all of it is still here.
-    pub unsent: Option<Box<Request<Relayed>>>,
+    /// The cell provably did nothing with the request, and all of it is still here.
+    pub unsent: bool,
 }
 
 /// What went wrong on the way to a cell.
@@ -93,21 +103,21 @@ impl Channel {
         }
     }
 
-    /// Sends a client's request, and returns its final answer, whose body is read as it is asked. `herald` gets those that
+    /// Sends a client's request, all of which is there, and returns its final answer, whose body is read as it is asked. `herald` gets those that
     /// come before it; HTTP/2 has none here. Cancelling takes the request back.
     ///
     /// # Errors
     /// `Failed`.
     pub async fn send(
         &mut self,
-        request: Request<Relayed>,
+        message: &mut Message,
         herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
         match self {
-            Self::Alone(connection) => connection.send(request, herald).await,
+            Self::Alone(connection) => connection.send(message, herald).await,
             Self::Shared(stream) => {
                 stream.carries();
-                stream.send(request).await
+                stream.send(message).await
             }
         }
     }
@@ -116,13 +126,10 @@ impl Channel {
     ///
     /// # Errors
     /// `ChannelError`.
-    pub async fn ask(
-        &mut self,
-        request: Request<Relayed>,
-    ) -> Result<Response<Incoming>, ChannelError> {
+    pub async fn ask(&mut self, message: &mut Message) -> Result<Response<Incoming>, ChannelError> {
         let answered = match self {
-            Self::Alone(connection) => connection.send(request, |_, _| ()).await,
-            Self::Shared(stream) => stream.send(request).await,
+            Self::Alone(connection) => connection.send(message, |_, _| ()).await,
+            Self::Shared(stream) => stream.send(message).await,
         };
         answered.map_err(|failed| failed.error)
     }

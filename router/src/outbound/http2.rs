@@ -16,10 +16,10 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Duration, Instant};
 
-use super::channel::{ChannelError, Failed};
+use super::channel::{ChannelError, Failed, Message};
 use super::loan::Loan;
 use super::socket::{Heard, Socket};
-use crate::account::body::{Incoming, Relayed};
+use crate::account::body::Incoming;
 use crate::live::trust::Trust;
 use crate::registry::{self, Identity, Placement};
 use crate::wire::forward;
@@ -222,11 +222,10 @@ impl Stream {
     ///
     /// # Errors
     /// `Failed`.
-    pub async fn send(&mut self, request: Request<Relayed>) -> Result<Response<Incoming>, Failed> {
-        let (mut head, body) = request.into_parts();
-        let spare = head.clone();
+    pub async fn send(&mut self, message: &mut Message) -> Result<Response<Incoming>, Failed> {
+        let mut head = message.head.clone();
         forward::for_http2(&mut head, self.shared.secure);
-        let lent = Loan::new(body);
+        let lent = Loan::new(message.body.take());
         self.lent = Some(lent.clone());
         let mut sender = self.shared.sender.clone();
         self.waits = Some((Instant::now(), self.heard()));
@@ -243,10 +242,12 @@ impl Stream {
         if unsent {
             self.shared.retired.set(true);
         }
-        let body = lent.take_back().filter(|_| unsent);
+        if unsent {
+            message.body = lent.take_back();
+        }
         Err(Failed {
             error: ChannelError::Http2(error),
-            unsent: body.map(|body| Box::new(Request::from_parts(spare, body))),
+            unsent: message.body.is_some(),
         })
     }
 

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::timeout;
 
-use super::channel::Channel;
+use super::channel::{Channel, Message};
 use super::{chain, now};
 use crate::account::body::Relayed;
 use crate::account::record::Record;
@@ -88,9 +88,9 @@ async fn ask(
         nonce: &nonce,
         address: &address,
     };
-    let request = question(challenge, keys, record);
+    let mut question = question(challenge, keys, record);
     let answer = channel
-        .ask(request)
+        .ask(&mut question)
         .await
         .map_err(|error| Doubt::Broken(chain(&error)))?;
     if answer.status() != StatusCode::OK {
@@ -112,7 +112,7 @@ async fn ask(
 }
 
 /// The question, signed as every request is. It says nothing of the request that waits.
-fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Request<Relayed> {
+fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Message {
     let target = challenge.target();
     let token = keys.sign(
         Bound {
@@ -123,7 +123,7 @@ fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Reque
         },
         now(),
     );
-    let mut request = Request::new(Relayed::absent(Rc::clone(record)));
+    let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = target
         .parse()
@@ -138,7 +138,10 @@ fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Reque
         let value = value.expect("names and tokens are visible ASCII");
         request.headers_mut().insert(name, value);
     }
-    request
+    Message {
+        head: request.into_parts().0,
+        body: Some(Relayed::absent(Rc::clone(record))),
+    }
 }
 
 /// 32 hexadecimal digits that nobody can guess.

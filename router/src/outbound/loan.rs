@@ -34,9 +34,9 @@ impl fmt::Debug for Loan {
 
 impl Loan {
     /// Lends a body.
-    pub fn new(body: Relayed) -> Self {
+    pub fn new(body: Option<Relayed>) -> Self {
         Self(Rc::new(RefCell::new(Lent {
-            body: Some(body),
+            body,
             read: false,
             cut: false,
             reader: None,

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Duration, Instant};
 
-use super::channel::{ChannelError, Failed};
+use super::channel::{ChannelError, Failed, Message};
 use super::sharing::Sharing;
 use super::socket::{Heard, Socket};
 use crate::account::body::{Incoming, Relayed};
@@ -98,21 +98,23 @@ impl Connection {
     /// `Failed`.
     pub async fn send(
         &mut self,
-        request: Request<Relayed>,
+        message: &mut Message,
         mut herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
-        let (mut head, body) = request.into_parts();
-        let framing = frame(&mut head, &body);
-        let (empty, body) = match framing {
-            Framing::None => (Some(body), None),
-            Framing::Length(_) | Framing::Chunked | Framing::ToEnd => (None, Some(body)),
+        let Message { head, body } = message;
+        let framing = body
+            .as_ref()
+            .map_or(Framing::None, |body| frame(head, body));
+        let sent = match framing {
+            Framing::None => None,
+            Framing::Length(_) | Framing::Chunked | Framing::ToEnd => body.take(),
         };
         let fresh = !std::mem::replace(&mut self.used, true);
         let io = match &mut self.io {
             Io::Idle(io) => io.take(),
             Io::Busy(..) => Buffered::gone(),
         };
-        let exchange = Exchange::begin(io, fresh, &head, framing, body);
+        let exchange = Exchange::begin(io, fresh, head, framing, sent);
         self.io = Io::Busy(exchange.clone(), None);
         let answer = loop {
             match exchange.head().await {
@@ -120,11 +122,12 @@ impl Connection {
                 Ok(answer) => break answer,
                 Err(error) => {
                     let untouched = matches!(error, ExchangeError::Unsent(_));
-                    let body = empty.or_else(|| exchange.take_body());
-                    let unsent = body.filter(|_| untouched);
+                    if untouched && body.is_none() {
+                        *body = exchange.take_body();
+                    }
                     return Err(Failed {
                         error: ChannelError::Http1(error),
-                        unsent: unsent.map(|body| Box::new(Request::from_parts(head, body))),
+                        unsent: untouched && body.is_some(),
                     });
                 }
             }

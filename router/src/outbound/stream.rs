@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::StreamError;
-use super::channel::{Channel, ChannelError, Failed};
+use super::channel::{Channel, ChannelError, Failed, Message};
 use super::dial::Dialer;
 use super::http2::{Shared, Stream};
 use super::identity;
@@ -136,7 +136,7 @@ pub struct Upstream {
 enum Attempt {
     Answered(Box<Response<Incoming>>),
     /// Not a byte of it was sent.
-    Unsent(Box<Request<Relayed>>, ChannelError),
+    Unsent(ChannelError),
     /// Something of it may have been sent.
     Failed(StreamError),
 }
@@ -177,30 +177,31 @@ impl Upstream {
         .signed_in_by(to.cell.sign_in.as_ref());
 
         let mut channel = self.channel(&to, record).await?;
-        let mut message = (head, body);
+        let mut message = Message {
+            head,
+            body: Some(body),
+        };
         let mut moved = 0;
         let response = loop {
-            let (mut head, body) = message;
-            seal(&mut head);
-            let spare = (channel.used() && repeatable(&head, record)).then(|| head.clone());
+            seal(&mut message.head);
+            let repeatable = channel.used() && repeatable(&message.head, record);
             record.upstream.set(Some(channel.address()));
-            if channel.takes_pipes() {
+            if let (true, Some(body)) = (channel.takes_pipes(), &message.body) {
                 body.pipe(self.splice_from);
             }
-            let request = Request::from_parts(head, body);
             let patience = limits.first_byte_timeout;
             let heard = channel.heard();
-            match attempt(&mut channel, request, &interim, record, patience).await {
+            match attempt(&mut channel, &mut message, &interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
-                Attempt::Unsent(unsent, _) if moved < MOVES => message = unsent.into_parts(),
-                Attempt::Unsent(_, error) => return Err(StreamError::Broken(error)),
-                Attempt::Failed(error) => match (error, spare) {
-                    // After one byte of an answer, be it an interim one, the cell is at work on it.
-                    (StreamError::Broken(_), Some(head)) if channel.heard() == heard => {
-                        message = (head, Relayed::absent(Rc::clone(record)));
-                    }
-                    (error, _) => return Err(error),
-                },
+                Attempt::Unsent(_) if moved < MOVES => {}
+                Attempt::Unsent(error) => return Err(StreamError::Broken(error)),
+                // After one byte of an answer, be it an interim one, the cell is at work on it.
+                Attempt::Failed(StreamError::Broken(_))
+                    if repeatable && channel.heard() == heard =>
+                {
+                    message.body = Some(Relayed::absent(Rc::clone(record)));
+                }
+                Attempt::Failed(error) => return Err(error),
             }
             moved += 1;
             drop(channel);
@@ -422,12 +423,12 @@ impl Upstream {
 /// Sends a request and waits for the head of its answer, for as long as either makes progress.
 async fn attempt(
     channel: &mut Channel,
-    request: Request<Relayed>,
+    message: &mut Message,
     interim: &Heralds,
     record: &Record,
     patience: Duration,
 ) -> Attempt {
-    let exchange = channel.send(request, |status, headers| interim.pass_on(status, headers));
+    let exchange = channel.send(message, |status, headers| interim.pass_on(status, headers));
     tokio::pin!(exchange);
     let outcome = loop {
         let until = record.last_progress() + patience;
@@ -444,15 +445,15 @@ async fn attempt(
         Ok(response) => Attempt::Answered(Box::new(response)),
         Err(Failed {
             error,
-            unsent: Some(request),
-        }) => Attempt::Unsent(request, error),
+            unsent: true,
+        }) => Attempt::Unsent(error),
         Err(Failed {
             error: ChannelError::Http1(ExchangeError::Malformed(fault)),
-            unsent: None,
+            unsent: false,
         }) => Attempt::Failed(StreamError::BadAnswer(fault)),
         Err(Failed {
             error,
-            unsent: None,
+            unsent: false,
         }) => Attempt::Failed(match record.request_ended.get() {
             Ending::ClientGone => StreamError::ClientCut(error),
             Ending::ClientStalled => StreamError::ClientStalled(error),
