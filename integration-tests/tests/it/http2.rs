@@ -454,7 +454,7 @@ async fn windows_grow_once_a_cell_has_taken_many() {
         tokio::spawn(async move { while !upstream.some().await.unwrap().is_empty() {} });
     let piece = frame(DATA, 0, 1, [0; 16 * 1024]);
     let (mut room, mut sizes) = (Room::default(), vec![]);
-    while sizes.len() < 3 {
+    while sizes.len() < 4 {
         while room.left() >= 16 * 1024 {
             client.send(&piece).await.unwrap();
             room.spend(16 * 1024);
@@ -465,7 +465,7 @@ async fn windows_grow_once_a_cell_has_taken_many() {
             sizes.push(room.initial());
         }
     }
-    assert_eq!(sizes, [32 * 1024, 64 * 1024, 128 * 1024]);
+    assert_eq!(sizes, [16, 32, 64, 128].map(|kib| kib * 1024));
     swallowing.abort();
 }
 
@@ -494,7 +494,33 @@ async fn what_the_kernel_takes_for_a_cell_that_does_not_read_opens_no_window() {
         }
         assert!(room.initial() < 64 * 1024, "grown after {sent} KiB");
     }
-    assert_eq!(room.initial(), 32 * 1024);
+    assert_eq!(room.initial(), 16 * 1024);
+}
+
+#[tokio::test]
+async fn what_is_sent_before_the_settings_are_known_leaves_room() {
+    const PIECE: usize = 16 * 1024;
+    let (router, cell) = scripted().await;
+    let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
+    let lines = [&post("/big")[..], &[("content-length", "1000000")]].concat();
+    client.send(head(1, 0, &lines)).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    let mut room = Room::default();
+    for _ in 0..3 {
+        client.send(frame(DATA, 0, 1, [0; PIECE])).await.unwrap();
+        room.spend(PIECE as i64);
+        upstream.bytes(PIECE).await.unwrap();
+    }
+    // With the first frame that is read the client takes note of the settings, by which it has sent too much.
+    for _ in 0..10 {
+        client.send(frame(PING, 0, 0, [7; 8])).await.unwrap();
+        while let Some(next) = client.next().await
+            && (next.kind, next.flags & ACK) != (PING, ACK)
+        {
+            room.note(&next);
+        }
+    }
+    assert_eq!(room.left(), PIECE as i64);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Request heads: what the h2 crate lets through and a front door must not.
 
+use http::HeaderValue;
 use http::request::Parts;
 
 use crate::wire::strict::{self, Fault};
@@ -22,6 +23,20 @@ pub fn check(head: &Parts, most: usize) -> Result<Option<u64>, Fault> {
         return Err(Fault::HeaderValue);
     }
     strict::content_length(&head.headers)
+}
+
+/// Gives a head memory of its own: h2's is a part of what it has read, all of which stays as long as the head does.
+pub fn own(head: &mut Parts) {
+    for value in head.headers.values_mut() {
+        let sensitive = value.is_sensitive();
+        if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = own;
+            value.set_sensitive(sensitive);
+        }
+    }
+    if let Ok(own) = head.uri.to_string().parse() {
+        head.uri = own;
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use h2::{RecvStream, SendStream};
 use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::window::{Reader, Windows};
 
@@ -39,6 +40,7 @@ struct State {
     server: Waker,
     /// What is left for interim answers.
     interim_bytes: usize,
+    reader: Reader,
 }
 
 /// The server's end of a stream.
@@ -52,24 +54,24 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// What h2 has accepted.
-    pub fn new(receive: RecvStream, respond: SendResponse<Bytes>) -> Self {
+    /// What h2 has accepted on a connection with these windows.
+    pub fn new(receive: RecvStream, respond: SendResponse<Bytes>, windows: Windows) -> Self {
         Self(Rc::new(RefCell::new(State {
             respond: Some(respond),
             receive: Some(receive),
             server: Waker::noop().clone(),
             interim_bytes: INTERIM_BYTES,
+            reader: Reader::new(windows),
         })))
     }
 
     /// The request's body, of which `length` was promised.
-    pub fn body(&self, length: Option<u64>, windows: Windows) -> Body {
+    pub fn body(&self, length: Option<u64>) -> Body {
         Body {
             state: Rc::clone(&self.0),
             left: length,
             held: None,
             taken: 0,
-            reader: Reader::new(windows),
         }
     }
 
@@ -90,6 +92,19 @@ impl Exchange {
             .receive
             .as_ref()
             .is_some_and(RecvStream::is_end_stream)
+    }
+
+    /// Offers the window that there is to the client. h2 does so when a part is read, by the window as it was then: one that
+    /// shrinks later may leave nothing of what it has held back, and the client waiting.
+    pub fn offer_window(&self) {
+        if let Some(receive) = &mut self.0.borrow_mut().receive {
+            let _ = receive.flow_control().release_capacity(0);
+        }
+    }
+
+    /// Whether anybody else may read or answer it.
+    pub fn in_use(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
     }
 
     /// Takes the body away from whoever holds it, and who will get nothing more of it.
@@ -122,7 +137,6 @@ pub struct Body {
     /// Bytes of the last frame that was handed on. Its window is given back when the next is asked for: until then the
     /// reader still has it.
     taken: usize,
-    reader: Reader,
 }
 
 impl fmt::Debug for Body {
@@ -154,12 +168,14 @@ impl http_body::Body for Body {
             return Poll::Pending;
         };
         let taken = std::mem::take(&mut this.taken);
-        this.reader.took(taken);
-        // Fails only for more than has come.
-        let _ = receive.flow_control().release_capacity(taken);
+        if taken > 0 {
+            state.reader.took(taken, Instant::now);
+            // Fails only for more than has come.
+            let _ = receive.flow_control().release_capacity(taken);
+        }
         loop {
             let Poll::Ready(data) = receive.poll_data(context) else {
-                this.reader.waits();
+                state.reader.waits();
                 return Poll::Pending;
             };
             let data = match data {
@@ -184,6 +200,7 @@ impl http_body::Body for Body {
                 }
             }
             this.taken = data.len();
+            state.reader.gets(Instant::now);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }

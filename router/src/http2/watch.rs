@@ -68,6 +68,7 @@ struct Seen {
     begun: bool,
     broken: Option<Broken>,
     heard: bool,
+    agreed: bool,
     head_since: Option<Instant>,
     /// The last stream that the client has opened.
     last: u32,
@@ -138,6 +139,11 @@ impl<I> Watched<I> {
         self.0.borrow().seen.broken
     }
 
+    /// Whether the client has taken note of the settings it was sent.
+    pub fn agreed(&self) -> bool {
+        self.0.borrow().seen.agreed
+    }
+
     /// Since when the client has been sending a head that has not ended yet.
     pub fn head_since(&self) -> Option<Instant> {
         self.0.borrow().seen.head_since
@@ -204,7 +210,10 @@ impl<I> State<I> {
                 DATA if frame.length > 0 => noise.earn(FOR_UPLOAD),
                 // Bounded by h2, in number and in size.
                 CONTINUATION => {}
-                _ => seen.flooded |= !noise.spend(Instant::now()),
+                _ => {
+                    seen.agreed |= (frame.kind, frame.flags & ACK) == (SETTINGS, ACK);
+                    seen.flooded |= !noise.spend(Instant::now());
+                }
             },
             Passed::Ended(frame, _) => {
                 if matches!(frame.kind, HEADERS | CONTINUATION) && frame.flags & END_HEADERS != 0 {
@@ -251,6 +260,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
                 let take = state.ahead.len().min(buffer.remaining());
                 buffer.put_slice(&state.ahead[..take]);
                 state.ahead.advance(take);
+                if state.ahead.is_empty() {
+                    // Its memory is kept for as long as there is anything of it.
+                    state.ahead = Bytes::new();
+                }
             }
             let read = &buffer.filled()[before..];
             if read.is_empty() {

@@ -189,6 +189,8 @@ struct Keeper<'a, I> {
     watched: Watched<I>,
     streams: Streams,
     windows: Windows,
+    /// Uploads that began before the client knew how much it may send of one.
+    early: Vec<Exchange>,
     /// From when no more requests are taken.
     leaving: Option<Instant>,
     ping: Option<PingPong>,
@@ -206,6 +208,7 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
             watched,
             streams: Streams::default(),
             windows: Windows::default(),
+            early: Vec::new(),
             leaving: None,
             ping,
             asked: false,
@@ -233,6 +236,9 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
             if !self.grow(connection) {
                 break;
             }
+        }
+        if self.watched.agreed() {
+            self.early.drain(..).for_each(|early| early.offer_window());
         }
         self.windows.watch(context.waker());
         self.streams.watch(context.waker());
@@ -330,7 +336,7 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
     }
 
     fn begin<R, B>(
-        &self,
+        &mut self,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         handle: &impl Fn(Request<stream::Body>) -> R,
@@ -345,13 +351,22 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         }
         let place = self.streams.enter();
         let patience = self.config.client_stall;
-        let (parts, receive) = request.into_parts();
-        let exchange = Exchange::new(receive, respond);
+        let (mut parts, receive) = request.into_parts();
+        let uploads = !receive.is_end_stream();
+        let exchange = Exchange::new(receive, respond, self.windows.clone());
+        if uploads {
+            head::own(&mut parts);
+            if !self.watched.agreed() {
+                self.early.retain(Exchange::in_use);
+                self.early.push(exchange.clone());
+            }
+        }
         match head::check(&parts, self.config.max_headers) {
             Ok(length) => {
                 let head_only = parts.method == Method::HEAD;
-                let body = exchange.body(length, self.windows.clone());
-                let handled = handle(Request::from_parts(parts, body));
+                let body = exchange.body(length);
+                // In a box, and once: it is large, and gone before its answer's body is sent.
+                let handled = Box::pin(handle(Request::from_parts(parts, body)));
                 spawn_local(serve_stream(exchange, handled, head_only, patience, place));
             }
             Err(fault) => {
@@ -369,7 +384,7 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
 /// after a whole answer (RFC 9113 section 8.1).
 async fn serve_stream<R, B>(
     exchange: Exchange,
-    handled: R,
+    mut handled: Pin<Box<R>>,
     head_only: bool,
     patience: Duration,
     place: Place,
@@ -377,16 +392,14 @@ async fn serve_stream<R, B>(
     R: Future<Output = Response<B>>,
     B: Body<Data = Piece> + Told,
 {
-    let response = {
-        let mut handled = pin!(handled);
-        poll_fn(|context| {
-            if exchange.poll_gone(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            handled.as_mut().poll(context).map(Some)
-        })
-        .await
-    };
+    let response = poll_fn(|context| {
+        if exchange.poll_gone(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        handled.as_mut().poll(context).map(Some)
+    })
+    .await;
+    drop(handled);
     match response {
         Some(response) => answer::send(&exchange, response, head_only, patience).await,
         None => place.taken_back(),
