@@ -38,6 +38,7 @@ mod storm;
 mod stream;
 mod takeover;
 mod tls;
+mod traces;
 mod tunnel;
 mod visitors;
 mod wake;

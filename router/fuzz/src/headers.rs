@@ -8,6 +8,7 @@ use cell_router::wire::accept::Form;
 use cell_router::wire::forward::{Rewrite, rewrite, unsteer};
 use cell_router::wire::hop_by_hop;
 use cell_router::wire::identity::{self, Introduction, Peer};
+use cell_router::wire::trace::TraceParent;
 use cell_router::wire::visitor::{NO_VISITORS, is_navigation, is_visitor};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -67,6 +68,7 @@ pub fn holds(data: &[u8]) {
     answer(&headers);
     trailers(&headers);
     visitor(&headers);
+    trace(&headers);
 }
 
 /// Lines of `name: value`; what is no header field is passed over.
@@ -292,6 +294,39 @@ fn visitor(headers: &HeaderMap) {
     if is_navigation(&Method::GET, headers, form) {
         assert!(form == Form::Html && !headers.contains_key("upgrade"));
     }
+}
+
+/// W3C Trace Context section 3.2, part by part: what is taken for a trace is one, and is told as it was said.
+fn trace(headers: &HeaderMap) {
+    let lines: Vec<_> = headers.get_all("traceparent").iter().collect();
+    let read = TraceParent::of(headers);
+    let ([line], Some(read)) = (&lines[..], read) else {
+        assert_eq!(read, None, "none or several");
+        assert!(lines.len() != 1 || !is_traceparent(lines[0].as_bytes()));
+        return;
+    };
+    assert!(is_traceparent(line.as_bytes()), "{line:?}");
+    assert_eq!(read.to_string()[2..], line.to_str().expect("digits")[2..55]);
+}
+
+fn is_traceparent(line: &[u8]) -> bool {
+    let parts: Vec<_> = line.split(|byte| *byte == b'-').collect();
+    let [version, trace, span, flags, more @ ..] = &parts[..] else {
+        return false;
+    };
+    let digits = |part: &[u8], length| {
+        let digit = |byte: &u8| b"0123456789abcdef".contains(byte);
+        part.len() == length && part.iter().all(digit)
+    };
+    let zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
+    digits(version, 2)
+        && *version != b"ff"
+        && (*version != b"00" || more.is_empty())
+        && digits(trace, 32)
+        && !zero(trace)
+        && digits(span, 16)
+        && !zero(span)
+        && digits(flags, 2)
 }
 
 /// As text that a failed comparison can be read in.

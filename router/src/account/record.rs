@@ -15,6 +15,7 @@ use super::sight::{Coming, Upload};
 use super::tally::{Kind, Outcome};
 use crate::config::LogFormat;
 use crate::registry::CellName;
+use crate::wire::trace::TraceParent;
 
 /// How a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +77,7 @@ pub struct Record {
     method: Method,
     host: Box<str>,
     path: Box<str>,
+    parent: Option<TraceParent>,
     status: Cell<Option<StatusCode>>,
     cell: OnceCell<CellName>,
     /// The lane that was taken.
@@ -120,6 +122,8 @@ pub struct Opening<'a> {
     pub host: &'a str,
     /// The path, without the query.
     pub path: &'a str,
+    /// Where it belongs in a trace, if it says so.
+    pub parent: Option<TraceParent>,
 }
 
 impl Record {
@@ -135,6 +139,7 @@ impl Record {
             method: opening.method.clone(),
             host: opening.host.into(),
             path: opening.path.into(),
+            parent: opening.parent,
             status: Cell::default(),
             cell: OnceCell::new(),
             lane: Cell::new("answer"),
@@ -283,6 +288,10 @@ impl Record {
         let mut line = JsonLine::new(into);
         line.quoted("time", timestamp);
         line.text("request_id", self.id.to_str().unwrap_or_default());
+        if let Some(parent) = self.parent {
+            line.shown("trace_id", parent.trace);
+            line.shown("parent_span_id", parent.span);
+        }
         let client = self.client.to_canonical();
         line.quoted("client", |line| address(line, client));
         line.text("method", self.method.as_str());
@@ -354,6 +363,13 @@ impl Record {
         }
         if let Some(error) = self.error.borrow().as_deref() {
             let _ = write!(line, " error={:?}", error);
+        }
+        if let Some(parent) = self.parent {
+            let _ = write!(
+                line,
+                " trace_id={} parent_span_id={}",
+                parent.trace, parent.span
+            );
         }
         line.push('\n');
     }
@@ -560,6 +576,12 @@ impl<'a> JsonLine<'a> {
         self.0.push('"');
     }
 
+    /// What shows itself without anything that needs escaping.
+    fn shown(&mut self, name: &'static str, value: impl std::fmt::Display) {
+        // Writing to a string cannot fail.
+        self.quoted(name, |line| _ = write!(line, "{value}"));
+    }
+
     fn number(&mut self, name: &'static str, value: u64) {
         self.name(name);
         number(self.0, value);
@@ -580,7 +602,10 @@ impl<'a> JsonLine<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::account::output::Output;
 
     #[test]
     fn days_become_dates() {
@@ -628,6 +653,34 @@ mod tests {
     #[test]
     fn a_text_line_stays_one_line() {
         assert_eq!(Visible("/a\nb c").to_string(), "/a\\u{a}b\\u{20}c");
+    }
+
+    #[test]
+    fn a_line_names_the_trace_that_the_request_names() {
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let line = |format, parent| {
+            let log = AccessLog::new(format, Arc::default(), Output::default(), false);
+            let opening = Opening {
+                id: HeaderValue::from_static("1"),
+                client: [192, 0, 2, 7].into(),
+                version: Version::HTTP_11,
+                method: &Method::GET,
+                host: "alice.example.com",
+                path: "/",
+                parent,
+            };
+            let mut line = String::new();
+            Record::open(Rc::new(log), opening).line(&mut line);
+            line
+        };
+        let parent = TraceParent::parse(traceparent.as_bytes());
+        let json =
+            r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","parent_span_id":"00f067aa0ba902b7""#;
+        let text = " trace_id=4bf92f3577b34da6a3ce929d0e0e4736 parent_span_id=00f067aa0ba902b7\n";
+        assert!(line(LogFormat::Json, parent).contains(json));
+        assert!(line(LogFormat::Text, parent).ends_with(text));
+        assert!(!line(LogFormat::Json, None).contains("trace_id"));
+        assert!(!line(LogFormat::Text, None).contains("trace_id"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::wire::identity::{self, Introduction, Peer};
 use crate::wire::sign_in::SignedIn;
 use crate::wire::signature::{Bound, Keys};
 use crate::wire::strict::Fault;
+use crate::wire::trace::TraceParent;
 use crate::wire::{CELL_SIGNATURE, fly, hop_by_hop};
 
 /// The body of an answer to a client.
@@ -152,6 +153,7 @@ impl Service {
             method: &Method::from_bytes(b"-").expect("a hyphen is a token"),
             host: "",
             path: "",
+            parent: None,
         };
         let record = Record::open(Rc::clone(&self.log), opening);
         record.reason.set(fault.name());
@@ -517,6 +519,7 @@ fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
         method: &head.method,
         host,
         path: head.uri.path(),
+        parent: TraceParent::of(&head.headers),
     }
 }
 

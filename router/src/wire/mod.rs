@@ -11,6 +11,7 @@ pub mod identity;
 pub mod sign_in;
 pub mod signature;
 pub mod strict;
+pub mod trace;
 pub mod visitor;
 pub mod websocket;
 
