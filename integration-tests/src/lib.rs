@@ -6,6 +6,7 @@ pub mod behaviours;
 pub mod benchmark;
 pub mod browser;
 pub mod client;
+pub mod collector;
 pub mod differential;
 pub mod fly;
 pub mod http2;

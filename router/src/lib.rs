@@ -28,7 +28,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
@@ -37,9 +37,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::account::output::{LAST_LINES, Output};
 use crate::account::sight::{self, Questions};
 use crate::account::tally::Tally;
+use crate::account::trace::Spans;
 use crate::admin::View;
 use crate::admin::access::Access;
 use crate::config::Config;
+use crate::config::traces::{Sampling, Traces};
 use crate::control::certificates::Folder;
 use crate::control::load::LoadError;
 use crate::control::reload::Source;
@@ -57,6 +59,7 @@ use crate::live::snapshot::Publisher;
 use crate::live::trust::Trust;
 use crate::outbound::absence::Absence;
 use crate::outbound::machines::Machines;
+use crate::outbound::traces::{Exporter, Exporting};
 use crate::outbound::wake;
 use crate::outbound::webhook::{Notices, Receiver, Webhook};
 use crate::worker::{Listener, Own, Shared};
@@ -82,6 +85,8 @@ pub enum RunError {
     Admin(String),
     /// Beats cannot be taken, or their absence not be told.
     Beats(String),
+    /// Traces cannot be exported.
+    Traces(String),
     /// The system refused something else.
     System(&'static str, io::Error),
 }
@@ -101,7 +106,9 @@ impl fmt::Display for RunError {
             ),
             Self::Certificates(why) => write!(f, "--tls-certificates: {why}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::SignInCa(why) | Self::Admin(why) | Self::Beats(why) => f.write_str(why),
+            Self::SignInCa(why) | Self::Admin(why) | Self::Beats(why) | Self::Traces(why) => {
+                f.write_str(why)
+            }
             Self::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -151,6 +158,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let beats: Arc<Beats> = Arc::default();
     let desk = beats_desk(&config, &beats)?;
 
+    let exporting = exporting(&config)?;
     let config = Arc::new(config);
     let drain = Drain::default();
     let log = Output::to(io::stdout(), |lines| {
@@ -177,6 +185,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
         cells: Arc::new(Cells::default()),
         signal: drain.signal(),
         log: log.clone(),
+        traces: exporting
+            .as_ref()
+            .map(|(sampling, exporting)| (*sampling, exporting.spans.clone())),
         waker: config.machines_api.is_some().then_some(waker),
         config: Arc::clone(&config),
     };
@@ -199,6 +210,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             workers: askers,
             permits: Arc::clone(&shared.permits),
             log: log.clone(),
+            spans: shared.traces.as_ref().map(|(_, spans)| spans.clone()),
             store: Store::new(&config.registry),
             waker: shared.waker.clone(),
             beats: Arc::clone(&beats),
@@ -229,7 +241,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         );
     }
 
-    runtime.block_on(async {
+    let (mut told, left) = runtime.block_on(async {
         // Before anybody is told that the router is there: a signal that is not listened for ends the process.
         let signals = Signals::listen().map_err(|error| RunError::System("cannot listen for signals", error))?;
         let offer = match config.takeover.clone() {
@@ -258,17 +270,20 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 None => std::future::pending().await,
             }
         };
-        let Signals { stop, hangup } = signals;
-        tokio::select! {
-            () = stop::when_told(stop, taken_over, &drain, config.drain) => {}
-            () = certificates => {}
+        let Signals { mut stop, hangup } = signals;
+        let left = tokio::select! {
+            left = stop::when_told(&mut stop, taken_over, &drain, config.drain) => left,
+            () = certificates => Duration::ZERO,
             never = source.follow(&shared.publisher, &shared.cells, hangup) => match never {},
-        }
-        Ok(())
+        };
+        Ok((stop, left))
     })?;
     for worker in workers {
         // A worker that panicked has said so; the others have finished their work all the same.
         let _ = worker.join();
+    }
+    if let Some((_, exporting)) = exporting {
+        runtime.block_on(exporting.finish(left, told.told()));
     }
     log.finish(LAST_LINES);
     tracing::info!("stopped");
@@ -293,6 +308,26 @@ fn trust(flag: &str, file: Option<&Path>) -> Result<Trust, String> {
     let wrong = |why| format!("{flag} {}: {why}", file.display());
     let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     Trust::authorities(&pem).map_err(wrong)
+}
+
+/// Begins to export traces, if they are to be.
+fn exporting(config: &Config) -> Result<Option<(Sampling, Exporting)>, RunError> {
+    let traces = Traces::read(&config.traces, |name| std::env::var(name).ok());
+    let Some(traces) = traces.map_err(RunError::Traces)? else {
+        return Ok(None);
+    };
+    for ignored in &traces.ignored {
+        tracing::warn!("traces: {ignored}");
+    }
+    let trust = trust("--otlp-ca", traces.ca.as_deref()).map_err(RunError::Traces)?;
+    let exporter = Exporter::new(&traces, &trust, &config.pseudonym).map_err(RunError::Traces)?;
+    let exporting = exporter
+        .start(Spans::new(traces.queue))
+        .map_err(|error| RunError::System("cannot start the thread for traces", error))?;
+    // The rest of the URL may hold a key.
+    let to = traces.url.authority().map(tracing::field::display);
+    tracing::info!(to, sampling = ?traces.sampling, "traces are exported");
+    Ok(Some((traces.sampling, exporting)))
 }
 
 /// Where beats are taken, and how their absence is told.

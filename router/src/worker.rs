@@ -14,7 +14,9 @@ use crate::account::log::AccessLog;
 use crate::account::output::Output;
 use crate::account::sight::Questions;
 use crate::account::tally::Tally;
+use crate::account::trace::{Spans, Tracer};
 use crate::config::Config;
+use crate::config::traces::Sampling;
 use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) sign_ins: Arc<SignIns>,
     pub(crate) sign_in_trust: Arc<Trust>,
     pub(crate) log: Output,
+    /// Of which requests spans go where, if any do.
+    pub(crate) traces: Option<(Sampling, Spans)>,
 }
 
 /// Where a worker says whether it is ready to serve.
@@ -88,7 +92,10 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
         questions,
     } = own;
     let (format, output) = (shared.config.log_format, shared.log.clone());
-    let log = Rc::new(AccessLog::new(format, tally, output, questions.is_some()));
+    let tracer = shared.traces.clone();
+    let tracer = tracer.map(|(sampling, spans)| Tracer::new(sampling, spans));
+    let seen = questions.is_some();
+    let log = Rc::new(AccessLog::new(format, tally, output, seen, tracer));
     let local = LocalSet::new();
     if let Some((questions, sight)) = questions.zip(log.sight().cloned()) {
         local.spawn_local(async move { sight.answer(questions).await });
@@ -120,6 +127,7 @@ async fn serve(
         sign_ins,
         sign_in_trust,
         log: _,
+        traces: _,
     } = shared;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let pool = Pool::new(config.pool_size, config.pool_idle);

@@ -1,4 +1,4 @@
-//! Where access-log lines go: each worker gathers its own and hands them to standard output together.
+//! Where access-log lines go, and spans: each worker gathers its own and hands them on together.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use tokio::time::Duration;
 use super::output::Output;
 use super::sight::Sight;
 use super::tally::Tally;
+use super::trace::Tracer;
 use crate::config::LogFormat;
 
 /// How long a line may wait for others before all are written.
@@ -24,19 +25,28 @@ pub struct AccessLog {
     tally: Arc<Tally>,
     output: Output,
     sight: Option<Rc<Sight>>,
+    tracer: Option<Tracer>,
     waiting: RefCell<String>,
     scheduled: Cell<bool>,
     some: Notify,
 }
 
 impl AccessLog {
-    /// An empty one that counts to `tally` and writes to `output`. There is something to see only if somebody may look.
-    pub fn new(format: LogFormat, tally: Arc<Tally>, output: Output, seen: bool) -> Self {
+    /// An empty one that counts to `tally` and writes to `output`. There is something to see only if somebody may look, and
+    /// spans only where there is a tracer.
+    pub fn new(
+        format: LogFormat,
+        tally: Arc<Tally>,
+        output: Output,
+        seen: bool,
+        tracer: Option<Tracer>,
+    ) -> Self {
         Self {
             format,
             tally,
             output,
             sight: seen.then(Rc::default),
+            tracer,
             waiting: RefCell::default(),
             scheduled: Cell::new(false),
             some: Notify::new(),
@@ -58,6 +68,11 @@ impl AccessLog {
         self.sight.as_ref()
     }
 
+    /// How requests are traced; `None` where no traces are exported.
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
+    }
+
     /// Adds what `write` adds: one line, which ends with a line feed.
     pub fn write(&self, write: impl FnOnce(&mut String)) {
         let full = {
@@ -72,8 +87,9 @@ impl AccessLog {
         }
     }
 
-    /// Hands over all lines that wait.
+    /// Hands over all lines that wait, and the spans of their requests before them.
     pub fn flush(&self) {
+        self.tracer.iter().for_each(Tracer::flush);
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.is_empty() {
             self.output.offer(waiting.as_bytes());

@@ -1,6 +1,6 @@
 //! What happened: one typed record for each request, written as one line when the request is over.
 //!
-//! Never holds what must not be logged: no header values but the request's id, no query, no body, no secret.
+//! Never holds what must not be logged: no header values but the request's id and those of its trace, no query, no body, no secret.
 
 pub mod body;
 pub mod file;
@@ -10,4 +10,6 @@ pub mod pace;
 pub mod recent;
 pub mod record;
 pub mod sight;
+mod span;
 pub mod tally;
+pub mod trace;

@@ -6,13 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::log::AccessLog;
 use super::recent::{Ended, short_method, short_path};
 use super::sight::{Coming, Upload};
+use super::span::{self, Wait};
 use super::tally::{Kind, Outcome};
+use super::trace::Step;
 use crate::config::LogFormat;
 use crate::registry::CellName;
 use crate::wire::trace::TraceParent;
@@ -69,16 +71,18 @@ impl Blame {
 #[derive(Debug)]
 pub struct Record {
     log: Rc<AccessLog>,
-    began: Instant,
+    pub(super) began: Instant,
     /// The request's id.
     pub id: HeaderValue,
-    client: IpAddr,
-    version: Version,
-    method: Method,
-    host: Box<str>,
-    path: Box<str>,
-    parent: Option<TraceParent>,
-    status: Cell<Option<StatusCode>>,
+    pub(super) client: IpAddr,
+    pub(super) version: Version,
+    pub(super) method: Method,
+    pub(super) host: Box<str>,
+    pub(super) path: Box<str>,
+    pub(super) parent: Option<TraceParent>,
+    step: Cell<Option<Step>>,
+    pub(super) waits: RefCell<Vec<Wait>>,
+    pub(super) status: Cell<Option<StatusCode>>,
     cell: OnceCell<CellName>,
     /// The lane that was taken.
     pub lane: Cell<&'static str>,
@@ -102,7 +106,7 @@ pub struct Record {
     pub request_ended: Cell<Ending>,
     /// How the answer's body ended.
     pub response_ended: Cell<Ending>,
-    first_byte: Cell<Option<Duration>>,
+    pub(super) first_byte: Cell<Option<Duration>>,
     last_progress: Cell<Instant>,
     coming: RefCell<Option<Coming>>,
 }
@@ -140,6 +144,8 @@ impl Record {
             host: opening.host.into(),
             path: opening.path.into(),
             parent: opening.parent,
+            step: Cell::default(),
+            waits: RefCell::default(),
             status: Cell::default(),
             cell: OnceCell::new(),
             lane: Cell::new("answer"),
@@ -157,6 +163,32 @@ impl Record {
             last_progress: Cell::new(began),
             coming: RefCell::default(),
         })
+    }
+
+    /// The router is a span of the request's trace, if traces are exported; `https` says whether the client came by it.
+    pub fn trace(&self, https: impl FnOnce() -> bool) {
+        if let Some(tracer) = self.log.tracer() {
+            let own = tracer.step(self.parent);
+            let https = https();
+            self.step.set(Some(Step { own, https }));
+        }
+    }
+
+    /// Tells who is asked next to which span of which trace that belongs; what the request itself says stands where no
+    /// traces are exported.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        if let Some(step) = self.step.get() {
+            step.own.tell(headers, self.parent.is_some());
+        }
+    }
+
+    /// From now on, until what is returned is dropped, the request waits.
+    pub fn waits(&self, on: &'static str) -> Waits<'_> {
+        Waits {
+            record: self,
+            on,
+            since: Instant::now(),
+        }
     }
 
     /// A body is to come from the client, of this length where that is known: from now on it can be seen to come.
@@ -256,7 +288,7 @@ impl Record {
         self.status.get().map_or(499, |status| status.as_u16())
     }
 
-    fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         if self.status.get().is_none() {
             "client_gone"
         } else {
@@ -264,7 +296,7 @@ impl Record {
         }
     }
 
-    fn blame(&self) -> Option<Blame> {
+    pub(super) fn blame(&self) -> Option<Blame> {
         let of_body = |ending| match ending {
             Ending::ClientGone | Ending::ClientStalled | Ending::TooLarge => Some(Blame::Client),
             Ending::CellCut | Ending::CellStalled => Some(Blame::Cell),
@@ -288,9 +320,15 @@ impl Record {
         let mut line = JsonLine::new(into);
         line.quoted("time", timestamp);
         line.text("request_id", self.id.to_str().unwrap_or_default());
+        let own = self.step.get().map(|step| step.own);
+        if let Some(known) = own.or(self.parent) {
+            line.shown("trace_id", known.trace);
+        }
         if let Some(parent) = self.parent {
-            line.shown("trace_id", parent.trace);
             line.shown("parent_span_id", parent.span);
+        }
+        if let Some(own) = own {
+            line.shown("span_id", own.span);
         }
         let client = self.client.to_canonical();
         line.quoted("client", |line| address(line, client));
@@ -364,19 +402,47 @@ impl Record {
         if let Some(error) = self.error.borrow().as_deref() {
             let _ = write!(line, " error={:?}", error);
         }
+        let own = self.step.get().map(|step| step.own);
+        if let Some(known) = own.or(self.parent) {
+            let _ = write!(line, " trace_id={}", known.trace);
+        }
         if let Some(parent) = self.parent {
-            let _ = write!(
-                line,
-                " trace_id={} parent_span_id={}",
-                parent.trace, parent.span
-            );
+            let _ = write!(line, " parent_span_id={}", parent.span);
+        }
+        if let Some(own) = own {
+            let _ = write!(line, " span_id={}", own.span);
         }
         line.push('\n');
     }
 }
 
+/// A request that waits; it has waited when this is dropped.
+#[derive(Debug)]
+pub struct Waits<'a> {
+    record: &'a Record,
+    on: &'static str,
+    since: Instant,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let traced = self.record.step.get();
+        if traced.is_some_and(|step| step.own.is_sampled()) {
+            self.record.waits.borrow_mut().push(Wait {
+                on: self.on,
+                since: self.since,
+                long: self.since.elapsed(),
+            });
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
+        let step = self.step.get().filter(|step| step.own.is_sampled());
+        if let Some((step, tracer)) = step.zip(self.log.tracer()) {
+            tracer.ended(span::spans(self, step, tracer));
+        }
         self.log.write(|log| self.line(log));
         let duration = self.began.elapsed();
         self.log.tally().request(&Outcome {
@@ -397,7 +463,7 @@ impl Drop for Record {
     }
 }
 
-fn ending_name(ending: Ending) -> Option<&'static str> {
+pub(super) fn ending_name(ending: Ending) -> Option<&'static str> {
     match ending {
         Ending::None => None,
         // Whoever drops a body that runs takes it away from the other side.
@@ -413,7 +479,7 @@ fn ending_name(ending: Ending) -> Option<&'static str> {
     }
 }
 
-fn version_name(version: Version) -> &'static str {
+pub(super) fn version_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
@@ -659,7 +725,7 @@ mod tests {
     fn a_line_names_the_trace_that_the_request_names() {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let line = |format, parent| {
-            let log = AccessLog::new(format, Arc::default(), Output::default(), false);
+            let log = AccessLog::new(format, Arc::default(), Output::default(), false, None);
             let opening = Opening {
                 id: HeaderValue::from_static("1"),
                 client: [192, 0, 2, 7].into(),

@@ -188,6 +188,10 @@ fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {
     encoder
         .encode_descriptor("access_log_lines_dropped", help, None, MetricType::Counter)?
         .encode_counter::<NoLabelSet, _, u64>(&view.log.dropped(), None)?;
+    if let Some(spans) = &view.spans {
+        let help = "Spans of traces, by whether they were exported, dropped for want of room, given up, or rejected";
+        counters(encoder, "spans", help, "outcome", &spans.outcomes())?;
+    }
     let began = view.began.duration_since(std::time::UNIX_EPOCH);
     let mut family = encoder.encode_descriptor(
         "start_time",

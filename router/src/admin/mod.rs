@@ -33,6 +33,7 @@ use self::events::Feed;
 use crate::account::output::Output;
 use crate::account::sight::Asker;
 use crate::account::tally::Tally;
+use crate::account::trace::Spans;
 use crate::config::Config;
 use crate::control::store::Store;
 use crate::live::beats::Beats;
@@ -60,6 +61,8 @@ pub struct View {
     pub permits: Arc<Semaphore>,
     /// Where access-log lines go.
     pub log: Output,
+    /// Where spans of traces go, if they are exported.
+    pub spans: Option<Spans>,
     /// The registry as it is kept.
     pub store: Store,
     /// The way to wake cells and to put them to sleep, where there is one.

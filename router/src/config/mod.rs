@@ -1,6 +1,8 @@
 //! Settings as written (flags and environment variables) and as used.
 //!
-//! Owns every default with its unit. Reads the environment only through clap and [`Place::from_env`].
+//! Owns every default with its unit. Reads the environment only through clap, [`Place::from_env`] and [`Traces::read`](traces::Traces::read).
+
+pub mod traces;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -214,6 +216,17 @@ pub struct Settings {
         requires = "webhook"
     )]
     pub webhook_ca: Option<PathBuf>,
+    /// URL of an OpenTelemetry collector, to which traces of requests are exported by OTLP over HTTP, at /v1/traces below it.
+    /// OTEL_EXPORTER_OTLP_ENDPOINT and the like stand for it; none are exported where nothing says where to.
+    #[arg(long, env = "CELL_ROUTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// A PEM file of the authorities that a collector asked by https is believed by, in place of the usual public ones.
+    #[arg(long, env = "CELL_ROUTER_OTLP_CA", value_name = "FILE")]
+    pub otlp_ca: Option<PathBuf>,
+    /// The share of traces that are exported, from 0 to 1, of those that begin here. Of the others those are that their
+    /// `traceparent` says are sampled. All unless given, or what OTEL_TRACES_SAMPLER says.
+    #[arg(long, env = "CELL_ROUTER_TRACE_RATIO", value_parser = traces::share)]
+    pub trace_ratio: Option<f64>,
     /// How log lines are written. Text on a terminal, JSON elsewhere, unless given.
     #[arg(long, env = "CELL_ROUTER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -248,6 +261,8 @@ pub struct Config {
     pub webhook: Option<(String, PathBuf)>,
     /// The file of authorities that it is believed by; `None` for the usual public ones.
     pub webhook_ca: Option<PathBuf>,
+    /// What flags say of the export of traces.
+    pub traces: traces::Flags,
     /// Where the router runs.
     pub place: Place,
     /// Proxies whose word on clients counts.
@@ -370,6 +385,11 @@ impl Settings {
             beat_listen: self.beat_listen,
             webhook: self.webhook.zip(self.webhook_secret),
             webhook_ca: self.webhook_ca,
+            traces: traces::Flags {
+                endpoint: self.otlp_endpoint,
+                ca: self.otlp_ca,
+                ratio: self.trace_ratio,
+            },
             place,
             trusted,
             replay_max_bytes: self.replay_max_bytes,

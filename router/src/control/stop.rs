@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::live::drain::{Drain, GOODBYE, Stop};
 
@@ -48,7 +49,8 @@ impl Signals {
 }
 
 impl Told {
-    async fn told(&mut self) {
+    /// Waits for the next word to stop. Cancel safe.
+    pub async fn told(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -57,13 +59,13 @@ impl Told {
 }
 
 /// Waits for the word to stop or until another router has `taken` over, then for running work: until it is done, its time
-/// is over, or a second signal comes.
+/// is over, or a second signal comes. What is left of its time is returned.
 pub async fn when_told(
-    mut told: Told,
+    told: &mut Told,
     taken: impl Future<Output = Option<i32>>,
     drain: &Drain,
     patience: Duration,
-) {
+) -> Duration {
     let told_before = tokio::select! {
         () = told.told() => true,
         by = taken => {
@@ -71,7 +73,7 @@ pub async fn when_told(
             false
         }
     };
-    let running = drain.running();
+    let (running, began) = (drain.running(), Instant::now());
     drain.advance(Stop::Draining);
     tracing::info!(running, "draining: running work may finish");
     let at_once = async {
@@ -93,9 +95,13 @@ pub async fn when_told(
             () = tokio::time::sleep(GOODBYE) => {}
         }
     };
-    tokio::select! {
-        () = finish => {}
-        () = at_once => tracing::warn!(cut = drain.running(), "told to stop at once"),
-    }
+    let left = tokio::select! {
+        () = finish => patience.saturating_sub(began.elapsed()),
+        () = at_once => {
+            tracing::warn!(cut = drain.running(), "told to stop at once");
+            Duration::ZERO
+        }
+    };
     drain.advance(Stop::Now);
+    left
 }

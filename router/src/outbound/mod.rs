@@ -19,6 +19,7 @@ pub mod sign_in;
 pub mod socket;
 pub mod stream;
 pub mod tls;
+pub mod traces;
 pub mod tunnel;
 pub mod wake;
 pub mod webhook;

@@ -324,11 +324,12 @@ impl Upstream {
             (Wake::WaitFor(_), None) => Some(Duration::ZERO),
         };
         let began = Instant::now();
+        let waits = record.waits("wake");
         let woken = waker.wake(&to.cell, &to.live, patience).await;
         record.waited.set(Some(
             record.waited.get().unwrap_or_default() + began.elapsed(),
         ));
-        drop(held);
+        drop((held, waits));
         woken?;
         match self.join(to, record).await {
             Err(error) if error.is_absence() => {

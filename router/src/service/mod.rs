@@ -116,6 +116,7 @@ impl Service {
         let (head, body) = request.into_parts();
         let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
+        record.trace(|| !identity::plain_http(&head.headers, peer));
         let audience = Audience::of(&head, body.is_end_stream());
         if !body.is_end_stream() {
             record.expects(body.size_hint().exact());
@@ -156,6 +157,7 @@ impl Service {
             parent: None,
         };
         let record = Record::open(Rc::clone(&self.log), opening);
+        record.trace(|| peer.tls);
         record.reason.set(fault.name());
         record.blame.set(Some(Blame::Client));
         let response =
@@ -243,6 +245,7 @@ impl Service {
                 Outcome::Queue(cell) => {
                     let limits = &cell.limits;
                     let live = self.cells.live(&cell.name);
+                    let waits = record.waits("queue");
                     place = match live.queue(limits.max_in_flight) {
                         Some(queued) => {
                             let turn = queued.place(limits.max_in_flight);
@@ -250,6 +253,7 @@ impl Service {
                         }
                         None => None,
                     };
+                    drop(waits);
                     if place.is_some() {
                         record.waited.set(Some(began.elapsed()));
                         continue;
@@ -265,9 +269,11 @@ impl Service {
                 let place = self.cells.hold(self.config.max_held);
                 held = Some(place.ok_or_else(|| fail(StreamError::TooManyHeld))?);
             }
+            let waits = record.waits("hold");
             hold::until_changed(&cell, began, self.current.changes())
                 .await
                 .map_err(fail)?;
+            drop(waits);
             // There may be one by now.
             known.without_file = None;
             record.waited.set(Some(began.elapsed()));
@@ -450,6 +456,7 @@ impl Service {
                 pseudonym,
             },
         );
+        record.tell(&mut head.headers);
         let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
         let seal = |head: &mut Parts| {
             let Some(keys) = &keys else { return };

@@ -3,11 +3,19 @@
 //! Source: W3C Trace Context, Level 2, section 3.2.
 
 use std::fmt;
+use std::num::NonZero;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Request header with the trace and the span that asks.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Request header with what each vendor says of its part of the trace.
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The flag that says that what is recorded of a trace is kept.
+pub const SAMPLED: u8 = 0x01;
+/// The flag that says that the trace's id is random.
+pub const RANDOM: u8 = 0x02;
 
 /// The length of what version 00 says: `00-` 32 digits `-` 16 digits `-` 2 digits.
 const LENGTH: usize = 55;
@@ -16,23 +24,42 @@ const NO_VERSION: u8 = 0xff;
 
 /// A trace: not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceId(u128);
+pub struct TraceId(NonZero<u128>);
 
 /// One step of a trace: not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpanId(u64);
+pub struct SpanId(NonZero<u64>);
 
 impl TraceId {
     /// One by its number, if that is one.
     pub fn new(number: u128) -> Option<Self> {
-        (number != 0).then_some(Self(number))
+        NonZero::new(number).map(Self)
+    }
+
+    /// As OpenTelemetry's libraries have it.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.get().to_be_bytes()
+    }
+
+    /// Its last 64 bits, of which those are random that have to be.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "these are the ones that are asked for"
+    )]
+    pub fn low(self) -> u64 {
+        self.0.get() as u64
     }
 }
 
 impl SpanId {
     /// One by its number, if that is one.
     pub fn new(number: u64) -> Option<Self> {
-        (number != 0).then_some(Self(number))
+        NonZero::new(number).map(Self)
+    }
+
+    /// As OpenTelemetry's libraries have it.
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0.get().to_be_bytes()
     }
 }
 
@@ -67,6 +94,24 @@ impl TraceParent {
         match lines.next() {
             None => Self::parse(only.as_bytes()),
             Some(_) => None,
+        }
+    }
+
+    /// Whether what is recorded of the trace is kept.
+    pub fn is_sampled(self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// Says in a request that this is the span that asks. What vendors say of a trace that the request did not validly name
+    /// is of no other.
+    pub fn tell(self, headers: &mut HeaderMap, named: bool) {
+        let value = HeaderValue::try_from(self.to_string());
+        headers.insert(
+            TRACEPARENT,
+            value.expect("digits and hyphens are a header value"),
+        );
+        if !named {
+            headers.remove(TRACESTATE);
         }
     }
 
@@ -193,6 +238,23 @@ mod tests {
             assert_eq!(TraceParent::parse(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(TraceParent::parse(&[0xff; LENGTH]), None);
+    }
+
+    #[test]
+    fn who_is_asked_next_is_told_of_one_span_and_of_the_state_of_its_trace() {
+        let said = |value: &str| HeaderValue::try_from(value).unwrap();
+        let own = format!("00-{TRACE}-{SPAN}-01");
+        for named in [true, false] {
+            let mut headers = HeaderMap::new();
+            headers.append(TRACEPARENT, said("one"));
+            headers.append(TRACEPARENT, said("another"));
+            headers.append(TRACESTATE, said("rojo=1"));
+            let step = TraceParent::parse(own.as_bytes()).unwrap();
+            step.tell(&mut headers, named);
+            let told: Vec<_> = headers.get_all(TRACEPARENT).iter().collect();
+            assert_eq!(told, [&own]);
+            assert_eq!(headers.contains_key(TRACESTATE), named);
+        }
     }
 
     #[test]
