@@ -125,18 +125,21 @@ fn name(method: &Method) -> &'static str {
 fn attributes(record: &Record, https: bool) -> Vec<KeyValue> {
     let mut it = Attributes(Vec::with_capacity(20));
     match name(&record.method) {
-        OTHER => {
-            it.say("http.request.method", "_OTHER");
-            it.say("http.request.method_original", record.method.to_string());
-        }
+        OTHER => it.say("http.request.method", "_OTHER"),
         method => it.say("http.request.method", method),
     }
     it.say("url.scheme", if https { "https" } else { "http" });
-    it.say("url.path", record.path.to_string());
-    let (host, port) = address(&record.host);
-    it.say("server.address", host.to_owned());
-    if let Some(port) = port {
-        it.number("server.port", port.into());
+    // What could not be read as a request has none of these.
+    if !record.path.is_empty() {
+        if name(&record.method) == OTHER {
+            it.say("http.request.method_original", record.method.to_string());
+        }
+        it.say("url.path", record.path.to_string());
+        let (host, port) = address(&record.host);
+        it.say("server.address", host.to_owned());
+        if let Some(port) = port {
+            it.number("server.port", port.into());
+        }
     }
     it.say("client.address", record.client.to_canonical().to_string());
     it.say("network.protocol.version", version_name(record.version));

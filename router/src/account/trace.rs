@@ -102,6 +102,8 @@ fn falls_under(trace: TraceId, ratio: f64) -> bool {
 #[derive(Debug, Default)]
 struct Waiting {
     spans: VecDeque<SpanData>,
+    /// Those that are just being exported.
+    under_way: usize,
     closed: bool,
     outcomes: HashMap<&'static str, u64>,
 }
@@ -151,6 +153,7 @@ impl Spans {
     /// when all are gone. For one that exports.
     pub async fn batch(&self, most: usize, delay: Duration) -> Option<Vec<SpanData>> {
         let mut due = None;
+        self.waiting().under_way = 0;
         loop {
             {
                 let mut waiting = self.waiting();
@@ -160,6 +163,7 @@ impl Spans {
                 }
                 let is_due = due.is_some_and(|due| due <= Instant::now());
                 if count >= most || (count > 0 && (waiting.closed || is_due)) {
+                    waiting.under_way = count.min(most);
                     return Some(waiting.spans.drain(..count.min(most)).collect());
                 }
                 if count > 0 && due.is_none() {
@@ -183,9 +187,10 @@ impl Spans {
         self.0.changed.notify_one();
     }
 
-    /// Spans that wait.
+    /// Spans that wait, or are just being exported.
     pub fn left(&self) -> usize {
-        self.waiting().spans.len()
+        let waiting = self.waiting();
+        waiting.spans.len() + waiting.under_way
     }
 
     /// Counts what became of some.
@@ -282,7 +287,9 @@ mod tests {
         let began = Instant::now();
         assert_eq!(spans.batch(4, delay).await.unwrap().len(), 4);
         assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(spans.left(), 7);
         assert_eq!(spans.batch(4, delay).await.unwrap().len(), 3);
+        assert_eq!(spans.left(), 3);
         assert_eq!(began.elapsed(), delay);
         spans.offer(&mut some(5));
         spans.close();

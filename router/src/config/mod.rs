@@ -1,6 +1,7 @@
 //! Settings as written (flags and environment variables) and as used.
 //!
-//! Owns every default with its unit. Reads the environment only through clap, [`Place::from_env`] and [`Traces::read`](traces::Traces::read).
+//! Owns every default with its unit. Reads the environment only through clap, [`Place::from_env`] and
+//! [`traces::Traces::read`].
 
 pub mod traces;
 

@@ -16,6 +16,8 @@ const BATCH: usize = 512;
 const DELAY_MS: usize = 1000;
 /// How long the export of a batch may take, in milliseconds.
 const TIMEOUT_MS: usize = 10_000;
+/// The longest that any of these may be, in milliseconds: a day.
+const MOST_MS: usize = 86_400_000;
 /// The only protocol that is spoken.
 const PROTOCOL: &str = "http/protobuf";
 
@@ -123,9 +125,9 @@ impl Traces {
         };
         let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE);
         let batch = number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH.min(queue)).min(queue);
-        let delay = number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS);
+        let delay = number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS).min(MOST_MS);
         let timeout = number("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT_MS);
-        let timeout = number("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", timeout);
+        let timeout = number("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", timeout).min(MOST_MS);
         let millis = |number| Duration::from_millis(u64::try_from(number).unwrap_or(u64::MAX));
         Ok(Some(Self {
             url,
@@ -375,8 +377,13 @@ mod tests {
         );
         assert_eq!(traces.delay, Duration::from_millis(5));
         assert_eq!(traces.timeout, Duration::from_millis(7));
-        let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "8")];
-        let traces = read(&flag("http://c"), &small).unwrap().unwrap();
+        let most = usize::MAX.to_string();
+        let odd = [
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),
+            ("OTEL_BSP_SCHEDULE_DELAY", &most),
+        ];
+        let traces = read(&flag("http://c"), &odd).unwrap().unwrap();
+        assert_eq!(traces.delay, Duration::from_hours(24));
         assert_eq!((traces.queue, traces.batch), (8, 8));
     }
 

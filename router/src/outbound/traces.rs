@@ -214,8 +214,8 @@ impl Exporting {
             () = sleep(left.clamp(LAST_LINES, LAST_SPANS)) => {}
             () = told => {}
         }
-        let waiting = self.spans.left();
-        tracing::warn!(waiting, "traces: not all were exported");
+        let lost = self.spans.left();
+        tracing::warn!(lost, "traces: not all were exported");
     }
 }
 
