@@ -9,7 +9,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -171,10 +171,10 @@ pub fn zeros(bytes: u64) -> impl Stream<Item = Bytes> + Send + Unpin {
 
 /// A connection for requests written byte by byte.
 #[derive(Debug)]
-pub struct Raw(BufReader<TcpStream>);
+pub struct Raw<S = TcpStream>(BufReader<S>);
 
-impl From<TcpStream> for Raw {
-    fn from(stream: TcpStream) -> Self {
+impl<S: AsyncRead> From<S> for Raw<S> {
+    fn from(stream: S) -> Self {
         Self(BufReader::new(stream))
     }
 }
@@ -188,6 +188,16 @@ impl Raw {
         Ok(TcpStream::connect(address).await?.into())
     }
 
+    /// Breaks the connection off by a reset.
+    ///
+    /// # Errors
+    /// The system refuses to.
+    pub fn reset(self) -> std::io::Result<()> {
+        socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// Writes exactly these bytes.
     ///
     /// # Errors
@@ -203,14 +213,6 @@ impl Raw {
     /// The peer closed.
     pub async fn finish(&mut self) -> std::io::Result<()> {
         self.0.shutdown().await
-    }
-
-    /// Breaks the connection off by a reset.
-    ///
-    /// # Errors
-    /// The system refuses to.
-    pub fn reset(self) -> std::io::Result<()> {
-        socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO))
     }
 
     /// Reads one line, without its end.

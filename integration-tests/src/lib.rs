@@ -10,12 +10,14 @@ pub mod collector;
 pub mod differential;
 pub mod fly;
 pub mod http2;
+pub mod instructions;
 pub mod numbers;
 pub mod process;
 mod router;
 pub mod s3;
 mod scripted;
 pub mod soak;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};

@@ -1,6 +1,7 @@
 //! Owns a running `cell-router`, its registry file, and what it says in its logs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -36,6 +37,8 @@ pub struct RouterOptions {
     pub echo: Option<Echo>,
     /// The binary; built on first use when `None`.
     pub binary: Option<PathBuf>,
+    /// What runs the binary, a profiler say, with its arguments; nothing when empty.
+    pub under: Vec<String>,
 }
 
 impl RouterOptions {
@@ -155,8 +158,14 @@ impl Router {
             .binary
             .unwrap_or_else(|| Binaries::built().cell_router.clone());
         let listen = options.listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
-        let mut command = Command::new(binary);
+        let mut words = options
+            .under
+            .iter()
+            .map(OsStr::new)
+            .chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("there is at least the binary"));
         command
+            .args(words)
             .arg("serve")
             .arg("--registry")
             .arg(&registry)
@@ -177,6 +186,20 @@ impl Router {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it speaks TLS.
+    ///
+    /// # Panics
+    /// It does not, or this was asked before.
+    pub async fn tls_addr(&self) -> SocketAddr {
+        let listening = self
+            .next_event(|event| event["message"] == "listening" && event["tls"] == true)
+            .await;
+        let address = listening["address"].as_str();
+        address
+            .and_then(|address| address.parse().ok())
+            .expect("an event of listening has an address")
     }
 
     /// The process, for its output, signals and end.

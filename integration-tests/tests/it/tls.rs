@@ -50,14 +50,8 @@ async fn secure_with(folder: &TempDir, more: &[&str]) -> (Router, SocketAddr, Sc
     ];
     let options = options(json!({ "alice": at(cell.addr()) })).args(flags);
     let router = Router::start(options.args(more.iter().copied())).await;
-    let listening = router
-        .next_event(|event| event["message"] == "listening" && event["tls"] == true)
-        .await;
-    (
-        router,
-        listening["address"].as_str().unwrap().parse().unwrap(),
-        cell,
-    )
+    let address = router.tls_addr().await;
+    (router, address, cell)
 }
 
 async fn handshake(
