@@ -3,16 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::peers::{CELLS, OWN, host};
+use super::peers::{OWN, Peer, host};
+use super::upstream::{MASKED, PLAIN};
 
 /// Bytes that are sent and read at once.
 const PIECE: usize = 256 * 1024;
 /// Bytes of one chunk, as common clients send them.
 const CHUNK: usize = 64 * 1024;
+/// Connections that clients of HTTP/2 share.
+const SHARED: usize = 4;
 static ZEROS: [u8; PIECE] = [0; PIECE];
 
 /// What clients ask.
@@ -20,25 +26,53 @@ static ZEROS: [u8; PIECE] = [0; PIECE];
 pub enum Ask {
     /// A path of the upstream's.
     Get(&'static str),
+    /// The same by TLS.
+    GetByTls(&'static str),
+    /// The same by HTTP/2, on few connections.
+    GetByHttp2(&'static str),
     /// What the proxy answers by itself.
     Own,
     /// An upload of so many bytes.
     Put(u64),
     /// The same without its length.
     PutChunked(u64),
+    /// A message of a WebSocket, and its echo.
+    Echo,
 }
 
 /// Runs clients to their ends; returns how many bytes of bodies went over their connections.
 ///
 /// # Errors
 /// Those of connections; `InvalidData` for another answer.
-pub async fn run(address: SocketAddr, ask: Ask, clients: usize, each: usize) -> io::Result<u64> {
+pub async fn run(peer: &Peer, ask: Ask, clients: usize, each: usize) -> io::Result<u64> {
+    let mut shared = Vec::new();
+    if let Ask::GetByHttp2(_) = ask {
+        for _ in 0..SHARED {
+            let (client, connection) = h2::client::handshake(connect(peer.http2()).await?)
+                .await
+                .map_err(io::Error::other)?;
+            // Its errors come out of the requests.
+            tokio::spawn(async move { drop(connection.await) });
+            shared.push(client);
+        }
+    }
     let mut running = JoinSet::new();
     for number in 0..clients {
+        // Spread over the table.
+        let host = host(number * peer.cells() / clients);
+        let (plain, tls) = (peer.address(), peer.tls());
+        let certificate = peer.certificate().clone();
+        let share = shared.get(number % SHARED).cloned();
         running.spawn(async move {
-            // Spread over the table.
-            let cell = number * (CELLS / clients);
-            client(address, ask, cell, each).await
+            match (ask, share) {
+                (Ask::GetByHttp2(path), Some(share)) => streams(share, &host, path, each).await,
+                (Ask::GetByTls(_), _) => {
+                    let socket = certificate.connect(tls, &host, "http/1.1").await?;
+                    client(socket, ask, &host, each).await
+                }
+                (Ask::Echo, _) => echoes(connect(plain).await?, &host, each).await,
+                _ => client(connect(plain).await?, ask, &host, each).await,
+            }
         });
     }
     let mut bytes = 0;
@@ -48,17 +82,29 @@ pub async fn run(address: SocketAddr, ask: Ask, clients: usize, each: usize) -> 
     Ok(bytes)
 }
 
-async fn client(address: SocketAddr, ask: Ask, cell: usize, each: usize) -> io::Result<u64> {
-    let mut socket = TcpStream::connect(address).await?;
+/// A connection that sends at once what it is given.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+async fn client<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: S,
+    ask: Ask,
+    host: &str,
+    each: usize,
+) -> io::Result<u64> {
     let (host, status) = match ask {
-        Ask::Own => (OWN.to_owned(), "409"),
-        Ask::Get(_) | Ask::Put(_) | Ask::PutChunked(_) => (host(cell), "200"),
+        Ask::Own => (OWN, "409"),
+        _ => (host, "200"),
     };
     let usual = format!("host: {host}\r\nuser-agent: benchmark\r\naccept: */*\r\n");
     let head = match ask {
-        Ask::Get(path) => format!("GET {path} HTTP/1.1\r\n{usual}\r\n"),
-        Ask::Own => format!("GET /page HTTP/1.1\r\n{usual}\r\n"),
+        Ask::Get(path) | Ask::GetByTls(path) | Ask::GetByHttp2(path) => {
+            format!("GET {path} HTTP/1.1\r\n{usual}\r\n")
+        }
+        Ask::Own | Ask::Echo => format!("GET /page HTTP/1.1\r\n{usual}\r\n"),
         Ask::Put(length) => format!("PUT /0 HTTP/1.1\r\n{usual}content-length: {length}\r\n\r\n"),
         Ask::PutChunked(_) => {
             format!("PUT /0 HTTP/1.1\r\n{usual}transfer-encoding: chunked\r\n\r\n")
@@ -67,17 +113,68 @@ async fn client(address: SocketAddr, ask: Ask, cell: usize, each: usize) -> io::
     let (mut buffer, mut bytes) = (Vec::with_capacity(PIECE), 0);
     for _ in 0..each {
         socket.write_all(head.as_bytes()).await?;
+        socket.flush().await?;
         match ask {
             Ask::Put(length) => bytes += send(&mut socket, length).await?,
             Ask::PutChunked(length) => bytes += send_chunked(&mut socket, length).await?,
-            Ask::Get(_) | Ask::Own => {}
+            _ => {}
         }
         bytes += read(&mut socket, &mut buffer, status).await?;
     }
     Ok(bytes)
 }
 
-async fn send(socket: &mut TcpStream, length: u64) -> io::Result<u64> {
+/// One client's requests on a connection that others use too.
+async fn streams(
+    client: SendRequest<Bytes>,
+    host: &str,
+    path: &str,
+    each: usize,
+) -> io::Result<u64> {
+    let mut bytes = 0;
+    for _ in 0..each {
+        let request = Request::get(format!("http://{host}{path}"))
+            .header("user-agent", "benchmark")
+            .header("accept", "*/*")
+            .body(())
+            .map_err(io::Error::other)?;
+        let mut ready = client.clone().ready().await.map_err(io::Error::other)?;
+        let (answered, _) = ready
+            .send_request(request, true)
+            .map_err(io::Error::other)?;
+        let (head, mut body) = answered.await.map_err(io::Error::other)?.into_parts();
+        if head.status != http::StatusCode::OK {
+            let status = head.status.to_string();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, status));
+        }
+        while let Some(piece) = body.data().await {
+            let length = piece.map_err(io::Error::other)?.len();
+            // A stream that is over needs no room.
+            let _ = body.flow_control().release_capacity(length);
+            bytes += length as u64;
+        }
+    }
+    Ok(bytes)
+}
+
+/// One client's messages.
+async fn echoes(mut socket: TcpStream, host: &str, each: usize) -> io::Result<u64> {
+    let head = format!(
+        "GET /echo HTTP/1.1\r\nhost: {host}\r\nuser-agent: benchmark\r\nupgrade: websocket\r\n\
+        connection: upgrade\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await?;
+    head_of(&mut socket, &mut Vec::new(), "101").await?;
+    let mut echo = PLAIN;
+    for _ in 0..each {
+        socket.write_all(&MASKED).await?;
+        socket.read_exact(&mut echo).await?;
+    }
+    Ok((each * echo.len()) as u64)
+}
+
+async fn send(socket: &mut (impl AsyncWrite + Unpin), length: u64) -> io::Result<u64> {
     let mut left = length;
     while left > 0 {
         let piece = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
@@ -87,7 +184,7 @@ async fn send(socket: &mut TcpStream, length: u64) -> io::Result<u64> {
     Ok(length)
 }
 
-async fn send_chunked(socket: &mut TcpStream, length: u64) -> io::Result<u64> {
+async fn send_chunked(socket: &mut (impl AsyncWrite + Unpin), length: u64) -> io::Result<u64> {
     let mut chunk = format!("{CHUNK:x}\r\n").into_bytes();
     chunk.extend_from_slice(&ZEROS[..CHUNK]);
     chunk.extend_from_slice(b"\r\n");
@@ -99,8 +196,12 @@ async fn send_chunked(socket: &mut TcpStream, length: u64) -> io::Result<u64> {
     Ok(chunks * CHUNK as u64)
 }
 
-/// Reads one answer; returns the length of its body.
-async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>, status: &str) -> io::Result<u64> {
+/// Reads a head, which has to have this status; returns it, and where in the buffer it ends.
+async fn head_of(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    status: &str,
+) -> io::Result<(String, usize)> {
     buffer.clear();
     let end = loop {
         if socket.read_buf(buffer).await? == 0 {
@@ -115,6 +216,16 @@ async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>, status: &str) -> io:
         let line = head.lines().next().unwrap_or_default();
         return Err(io::Error::new(io::ErrorKind::InvalidData, line));
     }
+    Ok((head, end))
+}
+
+/// Reads one answer; returns the length of its body.
+pub(super) async fn read(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    status: &str,
+) -> io::Result<u64> {
+    let (head, end) = head_of(socket, buffer, status).await?;
     let field = |name| {
         head.lines()
             .find_map(|line| line.strip_prefix(name))

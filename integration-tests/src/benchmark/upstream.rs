@@ -1,32 +1,90 @@
-//! The one cell behind all: it reads what it is sent, and answers with as many bytes as the path says.
+//! The one cell behind all: it reads what it is sent, and answers with as many bytes as the path says, echoes messages of
+//! a WebSocket, or reads nothing more.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 
 const PIECE: usize = 256 * 1024;
 /// Bytes of one chunk of an answer.
 const CHUNK: usize = 32 * 1024;
 static ZEROS: [u8; PIECE] = [0; PIECE];
 
-/// Listens, and serves from then on.
-///
-/// # Errors
-/// There is no port.
-pub async fn start() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(serve(socket));
-        }
-    });
-    Ok(address)
+/// Bytes that a message of a WebSocket carries.
+pub const MESSAGE: usize = 64;
+/// A message as a client sends it, masked with zeros, and as a server does (RFC 6455 section 5.2).
+pub const MASKED: [u8; 6 + MESSAGE] = message(0x80);
+/// The same as a server sends it.
+pub const PLAIN: [u8; 2 + MESSAGE] = message(0);
+
+const fn message<const LENGTH: usize>(mask: u8) -> [u8; LENGTH] {
+    let mut message = [0; LENGTH];
+    message[0] = 0x82;
+    message[1] = mask | MESSAGE as u8;
+    message
 }
 
-async fn serve(mut socket: TcpStream) -> io::Result<()> {
+/// The cell.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stalled: watch::Sender<usize>,
+}
+
+impl Upstream {
+    /// Listens, and serves from then on.
+    ///
+    /// # Errors
+    /// There is no port.
+    pub fn start() -> io::Result<Self> {
+        Self::listen(TcpSocket::new_v4()?)
+    }
+
+    /// The same, with about so many bytes of room in the kernel for what has not been read yet.
+    ///
+    /// # Errors
+    /// There is no port.
+    pub fn start_with_room(bytes: u32) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(bytes)?;
+        Self::listen(socket)
+    }
+
+    fn listen(socket: TcpSocket) -> io::Result<Self> {
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener: TcpListener = socket.listen(4096)?;
+        let address = listener.local_addr()?;
+        let stalled = watch::Sender::new(0);
+        let stalls = stalled.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket, stalls.clone()));
+            }
+        });
+        Ok(Self { address, stalled })
+    }
+
+    /// Waits until so many uploads stand still.
+    ///
+    /// # Errors
+    /// Never: whoever tells of them lives as long.
+    pub async fn stalled(&self, uploads: usize) -> io::Result<()> {
+        let mut stalled = self.stalled.subscribe();
+        let reached = stalled.wait_for(|stalled| *stalled >= uploads).await;
+        reached.map(drop).map_err(io::Error::other)
+    }
+
+    /// Lets all of them go.
+    pub fn release(&self) {
+        self.stalled.send_replace(0);
+    }
+}
+
+async fn serve(mut socket: TcpStream, stalled: watch::Sender<usize>) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(PIECE);
     loop {
@@ -48,6 +106,15 @@ async fn serve(mut socket: TcpStream) -> io::Result<()> {
         let length = field("content-length:").and_then(|length| length.parse::<u64>().ok());
         let chunked = field("transfer-encoding:").is_some();
         buffer.drain(..end);
+        if path == "/stalled" {
+            let mut released = stalled.subscribe();
+            stalled.send_modify(|stalled| *stalled += 1);
+            let _ = released.wait_for(|stalled| *stalled == 0).await;
+            return Ok(());
+        }
+        if path == "/echo" {
+            return echo(socket).await;
+        }
         if let Some(length) = length {
             let mut left = length.saturating_sub(buffer.len() as u64);
             buffer.clear();
@@ -71,6 +138,18 @@ async fn serve(mut socket: TcpStream) -> io::Result<()> {
         }
         answer(&mut socket, &path).await?;
     }
+}
+
+async fn echo(mut socket: TcpStream) -> io::Result<()> {
+    // The answer to the one key that is sent (RFC 6455 section 1.3).
+    let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+        sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    socket.write_all(head.as_bytes()).await?;
+    let mut message = MASKED;
+    while socket.read_exact(&mut message).await.is_ok() {
+        socket.write_all(&PLAIN).await?;
+    }
+    Ok(())
 }
 
 async fn answer(socket: &mut TcpStream, path: &str) -> io::Result<()> {

@@ -1,14 +1,14 @@
 //! The works.
 
 use std::io;
-use std::net::SocketAddr;
 
 use super::load::{self, Ask};
+use super::peers::Peer;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
-    /// Requests.
+    /// Requests, or messages.
     Requests,
     /// Bytes of bodies.
     Bytes,
@@ -40,7 +40,7 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// All of them.
-pub const WORKS: [Work; 9] = [
+pub const WORKS: [Work; 12] = [
     Work {
         name: "small GET",
         unit: Unit::Requests,
@@ -59,6 +59,27 @@ pub const WORKS: [Work; 9] = [
         name: "own answer",
         unit: Unit::Requests,
         ask: Ask::Own,
+        clients: 64,
+        each: 2000,
+    },
+    Work {
+        name: "small GET by TLS",
+        unit: Unit::Requests,
+        ask: Ask::GetByTls("/0"),
+        clients: 64,
+        each: 1000,
+    },
+    Work {
+        name: "small GET by HTTP/2",
+        unit: Unit::Requests,
+        ask: Ask::GetByHttp2("/0"),
+        clients: 64,
+        each: 1000,
+    },
+    Work {
+        name: "message of a WebSocket and its echo",
+        unit: Unit::Requests,
+        ask: Ask::Echo,
         clients: 64,
         each: 2000,
     },
@@ -111,8 +132,8 @@ impl Work {
     ///
     /// # Errors
     /// Those of connections, and answers that are not the ones expected.
-    pub async fn run(&self, address: SocketAddr) -> io::Result<u64> {
-        let bytes = load::run(address, self.ask, self.clients, self.each).await?;
+    pub async fn run(&self, peer: &Peer) -> io::Result<u64> {
+        let bytes = load::run(peer, self.ask, self.clients, self.each).await?;
         Ok(match self.unit {
             Unit::Requests => (self.clients * self.each) as u64,
             Unit::Bytes => bytes,

@@ -6,8 +6,15 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Parser;
-use integration_tests::benchmark::peers::Peer;
-use integration_tests::benchmark::{self, WORKS, upstream};
+use integration_tests::benchmark::held::{self, Held};
+use integration_tests::benchmark::others::Others;
+use integration_tests::benchmark::peers::{Given, Peer};
+use integration_tests::benchmark::upstream::Upstream;
+use integration_tests::benchmark::{self, WORKS, reload, tables};
+use integration_tests::tls::Tls;
+
+/// Hosts in the tables of all works that do not say otherwise.
+const CELLS: usize = 100_000;
 
 /// Measures the router beside nginx and HAProxy, which have to be installed. The first processor is the proxies'.
 #[derive(Debug, Parser)]
@@ -15,7 +22,7 @@ struct Args {
     /// The router's binary.
     #[arg(long, default_value = "target/release/cell-router")]
     router: PathBuf,
-    /// Another build of the router, measured as one more peer.
+    /// Another build of the router, measured as one more peer, in the works that are measured for each request or GB.
     #[arg(long)]
     against: Option<PathBuf>,
     /// Rounds after the first, which warms up.
@@ -24,35 +31,93 @@ struct Args {
     /// Only works whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Names all works, and does none.
+    #[arg(long)]
+    list: bool,
     /// Further arguments of the router.
     #[arg(last = true)]
     args: Vec<String>,
 }
 
+/// Works that have proxies of their own.
+#[derive(Debug, Clone, Copy)]
+enum Apart {
+    Table(usize),
+    Changing,
+    Reload,
+    Held(Held),
+}
+
+fn apart() -> Vec<(String, Apart)> {
+    let sizes = tables::SIZES.map(|cells| (format!("table of {cells} cells"), Apart::Table(cells)));
+    let mut all = Vec::from(sizes);
+    all.extend([
+        ("registry that changes every second".into(), Apart::Changing),
+        ("reload under load".into(), Apart::Reload),
+        (
+            "10000 idle connections".into(),
+            Apart::Held(Held::Idle(10_000)),
+        ),
+        (
+            "1000 stalled uploads".into(),
+            Apart::Held(Held::Stalled(1_000)),
+        ),
+    ]);
+    all
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let args = Args::parse();
+    let works: Vec<_> = WORKS
+        .iter()
+        .filter(|work| work.name.contains(&args.only))
+        .collect();
+    let mut others = apart();
+    others.retain(|(name, _)| name.contains(&args.only));
+    if args.list {
+        works.iter().for_each(|work| println!("{}", work.name));
+        others.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(());
+    }
     // Before anything is started: what loads leaves the first processor alone.
     let pid = std::process::id().to_string();
     std::process::Command::new("taskset")
         .args(["-pc", "1", &pid])
         .output()?;
-    let upstream = upstream::start().await?;
-    let further: Vec<_> = args.args.iter().map(String::as_str).collect();
-    let mut peers = vec![Peer::router(&args.router, upstream, "router", &further).await?];
-    peers.push(Peer::nginx(upstream).await?);
-    peers.push(Peer::haproxy(upstream).await?);
-    if let Some(other) = &args.against {
-        peers.push(Peer::router(other, upstream, "other build", &further).await?);
+    let folder = tempfile::tempdir()?;
+    let upstream = Upstream::start()?;
+    let given = Given {
+        upstream: upstream.address,
+        cells: CELLS,
+        tls: Tls::issue(folder.path(), &["*.example.org"])?,
+        changes: false,
+    };
+    let mut tables = Vec::new();
+    if !works.is_empty() {
+        let mut peers = benchmark::trio(&given, &args.router, &args.args).await?;
+        if let Some(other) = &args.against {
+            peers.push(Peer::router(&given, other, "other build", &args.args).await?);
+        }
+        let lines = benchmark::run(&peers, &works, args.rounds).await?;
+        let mut table = benchmark::table(&peers, &lines);
+        for peer in &peers {
+            table += &format!("{}: peak {} MiB\n", peer.name, peer.peak()? >> 20);
+        }
+        tables.push(table);
     }
-    let works: Vec<_> = WORKS
-        .iter()
-        .filter(|work| work.name.contains(&args.only))
-        .collect();
-    let lines = benchmark::run(&peers, &works, args.rounds).await?;
-    print!("{}", benchmark::table(&peers, &lines));
-    for peer in &peers {
-        println!("{}: peak {} MiB", peer.name, peer.peak()? >> 20);
+    for (name, apart) in others {
+        eprintln!("{name}");
+        let (router, further, rounds) = (&args.router, &args.args[..], args.rounds);
+        let others = Others::watch(&[])?;
+        let table = match apart {
+            Apart::Table(cells) => tables::size(&given, cells, router, further, rounds).await?,
+            Apart::Changing => tables::changing(&given, router, further, rounds).await?,
+            Apart::Reload => reload::run(&given, router, further, rounds).await?,
+            Apart::Held(held) => held::run(&given, held, router, further, rounds).await?,
+        };
+        tables.push(table + &others.told(&[])?);
     }
+    print!("{}", tables.join("\n"));
     Ok(())
 }
