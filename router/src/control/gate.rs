@@ -135,6 +135,17 @@ impl Gate {
         }
     }
 
+    /// Whether all is on record, or never will be, which is said once.
+    pub(super) fn is_noticed(&mut self, noticed: Result<bool, StoreError>) -> bool {
+        match noticed {
+            Ok(noticed) => noticed,
+            Err(error) => {
+                self.unrecorded(Some(error));
+                true
+            }
+        }
+    }
+
     fn lines(&self, refused: &Refused) -> Vec<String> {
         match refused {
             Refused::Load(error) => error.lines(&self.name),

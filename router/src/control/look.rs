@@ -31,3 +31,65 @@ impl Seen {
 pub(super) fn look(file: &Path) -> Option<Seen> {
     fs::metadata(file).ok().as_ref().map(Seen::of)
 }
+
+/// After so many looks at a file that changes from one to the next it is read all the same: where programs edit without a
+/// pause, each state of it is whole.
+const RESTLESS: u32 = 5;
+
+/// Whether a file is at rest, or is perhaps written to at this moment.
+#[derive(Debug)]
+pub(super) struct Rest {
+    last: Option<Seen>,
+    changes: u32,
+}
+
+impl Rest {
+    /// Begins with a look.
+    pub(super) fn since(last: Option<Seen>) -> Self {
+        Self { last, changes: 0 }
+    }
+
+    /// Whether the file is to be read by the next look: two agree, or it never rests.
+    pub(super) fn is_at(&mut self, now: Option<Seen>) -> bool {
+        self.changes = if now == self.last {
+            0
+        } else {
+            self.changes + 1
+        };
+        self.last = now;
+        if self.changes < RESTLESS {
+            return self.changes == 0;
+        }
+        self.changes = 0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(size: u64) -> Option<Seen> {
+        Some(Seen {
+            device: 1,
+            inode: 1,
+            size,
+            modified: (0, 0),
+            changed: (0, 0),
+        })
+    }
+
+    #[test]
+    fn a_file_is_read_once_two_looks_agree() {
+        let mut rest = Rest::since(seen(0));
+        let looks = [0, 1, 1, 2, 3, 3].map(|size| rest.is_at(seen(size)));
+        assert_eq!(looks, [true, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_read_all_the_same() {
+        let mut rest = Rest::since(seen(0));
+        let read = (1..=20).filter(|size| rest.is_at(seen(*size)));
+        assert_eq!(read.collect::<Vec<_>>(), [5, 10, 15, 20]);
+    }
+}

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::load::LoadError;
-use super::look::{Seen, look};
+use super::look::{Rest, Seen, look};
 use super::poll::Poll;
 use super::store::Store;
 use crate::live::cells::Cells;
@@ -35,6 +35,8 @@ enum Origin {
 struct Watch {
     gate: Gate,
     loaded: Option<Seen>,
+    /// Whether all that came by hand is on record; not where somebody else was editing when it came.
+    noticed: bool,
 }
 
 impl Source {
@@ -80,8 +82,13 @@ impl Watch {
         let mut gate = Gate::new(file, folder, max_unplug_percent);
         let noticed = gate.store.notice();
         let snapshot = gate.first(&text, || gate.store.last_good())?;
-        gate.unrecorded(noticed.err());
-        Ok((Self { gate, loaded }, snapshot))
+        let noticed = gate.is_noticed(noticed);
+        let watch = Self {
+            gate,
+            loaded,
+            noticed,
+        };
+        Ok((watch, snapshot))
     }
 
     async fn follow(
@@ -92,17 +99,18 @@ impl Watch {
     ) -> Infallible {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = self.loaded;
+        let mut rest = Rest::since(self.loaded);
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 asked = hangup.recv() => asked.is_some(),
             };
             let now = look(&self.gate.name);
-            // Written to at this moment, perhaps: wait until two looks agree.
-            let at_rest = now == last;
-            last = now;
+            let at_rest = rest.is_at(now);
             if !asked && (now.is_none() || now == self.loaded || !at_rest) {
+                if !self.noticed {
+                    self.notice().await;
+                }
                 continue;
             }
             self.loaded = now;
@@ -114,11 +122,11 @@ impl Watch {
         let (file, store) = (self.gate.name.clone(), self.gate.store.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let text = fs::read(&file).map_err(LoadError::Unreadable)?;
-            Ok((text, store.notice().err()))
+            Ok((text, store.notice()))
         });
         match reading.await {
-            Ok(Ok((text, unrecorded))) => {
-                self.gate.unrecorded(unrecorded);
+            Ok(Ok((text, noticed))) => {
+                self.noticed = self.gate.is_noticed(noticed);
                 self.gate.pass(text, asked, publisher, cells).await;
             }
             Ok(Err::<_, LoadError>(error)) => self.gate.refuse(&error.lines(&self.gate.name)),
@@ -126,5 +134,11 @@ impl Watch {
                 tracing::error!(%panicked, "registry refused: the last good one serves on");
             }
         }
+    }
+
+    async fn notice(&mut self) {
+        let store = self.gate.store.clone();
+        let noticed = tokio::task::spawn_blocking(move || store.notice()).await;
+        self.noticed = noticed.is_ok_and(|noticed| self.gate.is_noticed(noticed));
     }
 }

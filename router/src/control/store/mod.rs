@@ -277,14 +277,14 @@ impl Store {
     }
 
     /// Puts on record what came by hand; in a bucket, also brings to its end what a program that died has left. Waits for
-    /// nobody else who edits.
+    /// nobody else who edits: false where that is to be asked again, for somebody edits the file at this moment.
     ///
     /// # Errors
     /// `StoreError::File`, `StoreError::Bucket`.
-    pub fn notice(&self) -> Result<(), StoreError> {
+    pub fn notice(&self) -> Result<bool, StoreError> {
         match &self.0 {
             Backend::File(file) => file.notice(),
-            Backend::Bucket(bucket) => bucket.notice(),
+            Backend::Bucket(bucket) => bucket.notice().map(|()| true),
         }
     }
 
