@@ -8,6 +8,7 @@ pub mod browser;
 pub mod client;
 pub mod collector;
 pub mod differential;
+pub mod edits;
 pub mod fly;
 pub mod http2;
 pub mod instructions;

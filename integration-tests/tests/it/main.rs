@@ -18,6 +18,7 @@ mod differential;
 mod door;
 mod drain;
 mod echo;
+mod edits;
 mod explain;
 mod files;
 mod http1;

@@ -1,14 +1,12 @@
-//! The registry file is edited by commands, by programs and by hand, at once and under kills, and nothing is lost.
+//! The registry file is edited by commands, by programs and by hand.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cell_router::control::store::Store;
 use cell_router::control::store::history::text_at;
-use cell_router::registry::{Registry, Version};
+use cell_router::registry::Version;
 use http::StatusCode;
 use integration_tests::{Binaries, Router, RouterOptions, client};
 use serde_json::{Value, json};
@@ -362,168 +360,6 @@ fn an_editor_is_held_to_the_same_rules() {
     assert_eq!(edit(&other).status.code(), Some(3));
     assert!(place.text().contains("\"other\"") && place.text().contains(":2\""));
     place.complete_history();
-}
-
-/// How many edits each of the three makes.
-const EDITS: usize = 120;
-
-/// Two who use commands, and an editor that looks before it saves: whatever it reads it saves only over what it read.
-#[tokio::test(flavor = "multi_thread")]
-async fn three_edit_at_once_and_nothing_is_lost() {
-    let place = Place::new(START);
-    let router = Router::start(place.options()).await;
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let mut writers = Vec::new();
-        for name in ["a", "b"] {
-            let place = &place;
-            writers.push(scope.spawn(move || {
-                for number in 0..EDITS {
-                    place.done(&["cell", "add", &format!("{name}{number}"), "address=h:1"]);
-                }
-            }));
-        }
-        writers.push(scope.spawn(|| {
-            let mut number = 0;
-            let draft = place.file.with_extension("draft");
-            while number < EDITS {
-                let text = place.text();
-                let cell = format!("\"cells\": {{\n    \"e{number}\": {{ \"address\": \"h:1\" }},");
-                std::fs::write(&draft, text.replace("\"cells\": {", &cell)).unwrap();
-                let version = Version::of(text.as_bytes()).to_string();
-                let draft = draft.to_str().unwrap();
-                match place.said(&["registry", "apply", draft, "--if-version", &version]) {
-                    (0, ..) => number += 1,
-                    (3, ..) => {}
-                    other => panic!("{other:?}"),
-                }
-            }
-        }));
-        let reader = scope.spawn(|| {
-            let mut seen = BTreeSet::new();
-            while !over.load(Ordering::SeqCst) {
-                let text = place.text();
-                assert!(
-                    Registry::parse(text.as_bytes()).is_ok(),
-                    "half a file: {text}"
-                );
-                seen.insert(Version::of(text.as_bytes()));
-            }
-            seen.len()
-        });
-        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-        over.store(true, Ordering::SeqCst);
-        ended.into_iter().for_each(|ended| ended.unwrap());
-        assert!(
-            reader.join().unwrap() > EDITS,
-            "the file was looked at while it changed"
-        );
-    });
-    let registry = Registry::parse(place.text().as_bytes()).unwrap();
-    for name in ["a", "b", "e"] {
-        for number in 0..EDITS {
-            assert!(
-                registry.cell(&format!("{name}{number}")).is_some(),
-                "{name}{number} is lost"
-            );
-        }
-    }
-    let through = place.complete_history();
-    let count = |what: &str| through.iter().filter(|through| *through == what).count();
-    assert_eq!(
-        (count("cell add"), count("registry apply")),
-        (2 * EDITS, EDITS)
-    );
-    assert_eq!(through.len(), 3 * EDITS + 1, "nothing else is on record");
-    let all = router.next_event(|event| {
-        event["message"] == "registry loaded" && event["cells"] == 3 * EDITS + 1
-    });
-    all.await;
-}
-
-/// Numbers that look random and are the same in each run (Knuth, The Art of Computer Programming, volume 2, section 3.3.4).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
-#[test]
-fn a_kill_at_any_moment_leaves_a_whole_file_and_a_whole_history() {
-    let place = Place::new(START);
-    place.done(&["cell", "set", "first", "max_in_flight=1"]);
-    let spawn = |number: u64| {
-        let mut command =
-            place.command(&["cell", "set", "first", &format!("max_in_flight={number}")]);
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    // How often one looks whether a command is done until it is: a measure of its time that needs no clock. It follows
-    // how busy the machine is.
-    let mut most = 0;
-    let mut child = spawn(2);
-    while child.try_wait().unwrap().is_none() {
-        most += 1;
-    }
-    let mut numbers = Numbers(23);
-    let (mut done, mut undone, mut cut_off) = (0, 0, 0);
-    for number in 3..303 {
-        let before = place.text();
-        let mut child = spawn(number);
-        let mut looks = 0;
-        let until = numbers.below(most + most / 2 + 1);
-        while looks < until && child.try_wait().unwrap().is_none() {
-            looks += 1;
-        }
-        most = if looks < until {
-            looks
-        } else {
-            most + most / 64 + 1
-        };
-        // One that has ended already is not there to be killed.
-        let _ = child.kill();
-        let succeeded = child.wait().unwrap().success();
-        let text = place.text();
-        let registry = Registry::parse(text.as_bytes()).expect("the file is whole");
-        let now = u64::from(registry.cell("first").unwrap().limits.max_in_flight);
-        assert!(
-            now == number || text == before,
-            "neither the old text nor the new: {text}"
-        );
-        assert!(
-            !succeeded || now == number,
-            "what was told to be done is done"
-        );
-        if now == number {
-            done += 1
-        } else {
-            undone += 1
-        }
-    }
-    assert!(
-        done > 10 && undone > 10,
-        "kills came at all moments: {done} edits done, {undone} not"
-    );
-    place.done(&["cell", "set", "first", "max_in_flight=1000"]);
-    let through = place.complete_history();
-    for through in &through[1..] {
-        match through.as_str() {
-            "cell set" => {}
-            "cut off, and not made" => cut_off += 1,
-            other => panic!("{other} is on record, and nobody did it"),
-        }
-    }
-    // Each edit that is on record was made, or is taken back by the record that follows it.
-    assert_eq!(through.len() - 1 - 2 * cut_off, done + 3);
 }
 
 #[test]
