@@ -231,7 +231,7 @@ fn secret(
         }
         SecretSource::File(path) => {
             let named = format!("the file {path}");
-            let text = fs::read_to_string(folder.join(path))
+            let text = fs::read_to_string(folder.join(&**path))
                 .map_err(|error| refuse(format!("{named}: {error}"), MEND_FILE))?;
             (named, text, MEND_FILE)
         }

@@ -30,8 +30,8 @@ pub struct Cell {
     pub secret: Option<SecretSource>,
     /// Whether it proves who it is before it gets a request. Never `Challenge` without a secret.
     pub identity: Identity,
-    /// How it proves by TLS who it is; none means a plain connection.
-    pub tls: Option<Tls>,
+    /// How it proves by TLS who it is; none means a plain connection. Few cells have it, and of a million each byte counts.
+    pub tls: Option<Box<Tls>>,
     /// What it speaks.
     pub protocol: Protocol,
     /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
@@ -264,9 +264,9 @@ pub enum TrustSource {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// In the environment variable of this name.
-    Env(String),
+    Env(Box<str>),
     /// In the file at this path.
-    File(String),
+    File(Box<str>),
 }
 
 /// As `env NAME` or `file PATH`.

@@ -87,7 +87,7 @@ impl Registry {
     /// # Errors
     /// With every problem of the text, in its order; then there is no registry.
     pub fn parse(text: &[u8]) -> Result<Registry, Vec<Problem>> {
-        parse::parse(text)
+        parse::parse(text, &<Registry as Default>::default())
     }
 
     /// Reads a registry of which entries may be broken: each is flagged, and its cell stays as it was in `last` if it was

@@ -25,7 +25,7 @@ pub struct AppName(Arc<str>);
 
 /// The id of a Fly Machine: 6 to 32 of `0-9` and `a-z`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MachineId(Arc<str>);
+pub struct MachineId(Box<str>);
 
 impl CellName {
     /// Reads a cell's name.

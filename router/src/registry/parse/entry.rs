@@ -94,6 +94,18 @@ pub(super) struct Entry<'t> {
     pub(super) paths: Vec<(usize, PathRule, &'t str)>,
 }
 
+impl Entry<'_> {
+    /// Takes hosts and paths from a cell that has the same.
+    pub(super) fn share(&mut self, same: &Cell) {
+        for ((_, rule, _), theirs) in std::iter::zip(&mut self.hosts, &same.hosts) {
+            rule.clone_from(theirs);
+        }
+        for ((_, rule, _), theirs) in std::iter::zip(&mut self.paths, &same.paths) {
+            rule.clone_from(theirs);
+        }
+    }
+}
+
 /// Reads the entry of the cell that `key` names. `name` is absent if the key is no cell name.
 pub(super) fn read_entry<'t>(
     name: Option<&CellName>,
@@ -134,7 +146,7 @@ pub(super) fn read_entry<'t>(
             tls: own_tls
                 .as_ref()
                 .or(defaults.tls.as_ref())
-                .map(|template| template.for_cell(name)),
+                .map(|template| Box::new(template.for_cell(name))),
             protocol: Protocol::ALL[choice(&own, &defaults.settings, Key::Protocol)].1,
             ready_path,
             may_replay: own

@@ -35,14 +35,14 @@ use super::json::{self, Shape};
 use super::name::CellName;
 use super::problem::{Place, Problem, Refusal, Report};
 
-/// Reads a registry.
-pub(super) fn parse(text: &[u8]) -> Result<Registry, Vec<Problem>> {
+/// Reads a registry; a cell that is as it was in `last` is that very one, so that of a million cells few are there twice.
+pub(super) fn parse(text: &[u8], last: &Registry) -> Result<Registry, Vec<Problem>> {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text,
         Err(error) => return Err(vec![not_utf8(text, error.valid_up_to())]),
     };
     let mut report = Report::new(text);
-    let registry = read_file(text, &mut report);
+    let registry = read_file(text, last, &mut report);
     match registry {
         Some(registry) if report.is_empty() => Ok(registry),
         _ => Err(report.finish()),
@@ -58,9 +58,9 @@ fn not_utf8(text: &[u8], valid: usize) -> Problem {
     problems.remove(0)
 }
 
-fn read_file<'t>(text: &'t str, report: &mut Report<'t>) -> Option<Registry> {
+fn read_file<'t>(text: &'t str, last: &Registry, report: &mut Report<'t>) -> Option<Registry> {
     let root = read_outermost(text, report)?;
-    read_root(&root, report)
+    read_root(&root, last, report)
 }
 
 /// The outermost object, if the text is one.
@@ -142,13 +142,18 @@ fn read_head<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Head<'t> {
     }
 }
 
-fn read_root<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<Registry> {
+fn read_root<'t>(
+    root: &Settings<'t>,
+    last: &Registry,
+    report: &mut Report<'t>,
+) -> Option<Registry> {
     let Head {
         path_hosts,
         claims,
         mut defaults,
     } = read_head(root, report);
     let mut cells = Cells {
+        last,
         claims,
         good: Vec::new(),
         names: HashSet::new(),
@@ -201,7 +206,7 @@ fn read_domain<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Option<HostN
 
 fn read_default_cell<'t>(
     root: &Settings<'t>,
-    cells: &Cells<'t>,
+    cells: &Cells<'t, '_>,
     report: &mut Report<'t>,
 ) -> Option<Arc<Cell>> {
     let name = root.text(Key::DefaultCell)?;
@@ -228,7 +233,8 @@ fn no_entry(shape: Shape) -> Refusal {
 }
 
 /// The cells while they are read.
-struct Cells<'t> {
+struct Cells<'t, 'l> {
+    last: &'l Registry,
     claims: Claims<'t>,
     good: Vec<Arc<Cell>>,
     names: HashSet<ByName>,
@@ -236,7 +242,7 @@ struct Cells<'t> {
     faulty: HashSet<Box<str>>,
 }
 
-impl<'t> Cells<'t> {
+impl<'t> Cells<'t, '_> {
     fn knows(&self, name: &str) -> bool {
         self.names.contains(name) || self.faulty.contains(name)
     }
@@ -287,7 +293,14 @@ impl<'t> Cells<'t> {
             self.faulty.insert(key.into());
             return;
         }
-        let entry = read_entry(name.as_ref(), key_json, entry_json, place, defaults, report);
+        let mut entry = read_entry(name.as_ref(), key_json, entry_json, place, defaults, report);
+        let cell = entry.cell.take().map(|cell| match self.last.cell(&key) {
+            Some(same) if **same == cell => {
+                entry.share(same);
+                Arc::clone(same)
+            }
+            _ => Arc::new(cell),
+        });
         if !twice {
             let list = place.member("hosts");
             for (index, rule, source) in &entry.hosts {
@@ -303,9 +316,8 @@ impl<'t> Cells<'t> {
                     .machine(machine, source, place.member("machine"), report);
             }
         }
-        match entry.cell {
+        match cell {
             Some(cell) if !twice => {
-                let cell = Arc::new(cell);
                 self.names.insert(ByName(Arc::clone(&cell)));
                 self.good.push(cell);
             }

@@ -22,9 +22,9 @@ impl Template {
         match self {
             Template::Env(name) => {
                 let cell = cell.as_str().to_ascii_uppercase().replace('-', "_");
-                SecretSource::Env(name.replace(CELL, &cell))
+                SecretSource::Env(name.replace(CELL, &cell).into())
             }
-            Template::File(path) => SecretSource::File(path.replace(CELL, cell.as_str())),
+            Template::File(path) => SecretSource::File(path.replace(CELL, cell.as_str()).into()),
         }
     }
 }

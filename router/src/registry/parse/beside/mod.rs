@@ -27,7 +27,7 @@ pub(in crate::registry) fn parse_beside(
     last: &Registry,
     faults: &[Fault],
 ) -> Result<(Registry, Vec<Flag>), Vec<Problem>> {
-    let problems = match parse(text) {
+    let problems = match parse(text, last) {
         Ok(registry) if faults.is_empty() => return Ok((registry, Vec::new())),
         Ok(_) => Vec::new(),
         Err(problems) => problems,
