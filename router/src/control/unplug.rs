@@ -5,7 +5,7 @@ use std::fmt;
 use crate::registry::{Admission, Cell, Registry};
 
 /// Fewer cells than this may always go: so many are removed by hand and by intention.
-const FEWEST: usize = 10;
+pub(super) const FEWEST: usize = 10;
 
 /// How many are named.
 const NAMED: usize = 5;

@@ -93,7 +93,7 @@ impl FileStore {
         let record = Record::new(
             account,
             &proposal.text,
-            last.as_ref().map(|last| (last, text.as_slice())),
+            last.map(|last| (last, text.as_slice())),
         );
         history
             .append(&record)
@@ -140,13 +140,10 @@ impl FileStore {
     fn settle(&self, history: &mut History, text: &[u8]) -> Result<(), StoreError> {
         let failed = |error| self.history_error(error);
         let last = history.last().map_err(failed)?;
-        if last
-            .as_ref()
-            .is_some_and(|last| last.version == Version::of(text))
-        {
+        if last.is_some_and(|last| last.version == Version::of(text)) {
             return Ok(());
         }
-        let cut_off = last.as_ref().and_then(|last| last.of) == Some(Version::of(text));
+        let cut_off = last.and_then(|last| last.of) == Some(Version::of(text));
         let before = history.last_text().map_err(failed)?;
         let metadata =
             fs::metadata(&self.file).map_err(|error| StoreError::File(self.file.clone(), error))?;
@@ -162,7 +159,7 @@ impl FileStore {
             confirmed: false,
         };
         let before = before.as_deref();
-        let record = Record::new(account, text, last.as_ref().zip(before));
+        let record = Record::new(account, text, last.zip(before));
         history.append(&record).map_err(failed)
     }
 }

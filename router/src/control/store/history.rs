@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::account::record::rfc3339;
@@ -65,6 +66,33 @@ enum Body {
         /// What came instead.
         inserted: Part,
     },
+}
+
+/// What the next record needs to know of the last: not its text, which may be long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Last {
+    /// The version after it.
+    #[serde(with = "as_text")]
+    pub version: Version,
+    /// The version before it, where that is on record.
+    #[serde(default, with = "as_text::optional")]
+    pub of: Option<Version>,
+    /// How many lines it is away from one with the whole text.
+    #[serde(default)]
+    away: u32,
+}
+
+impl From<&Record> for Last {
+    fn from(record: &Record) -> Self {
+        Self {
+            version: record.version,
+            of: record.of,
+            away: match record.body {
+                Body::Whole { .. } => 0,
+                Body::Difference { away, .. } => away,
+            },
+        }
+    }
 }
 
 /// Part of a text, also of one that is not UTF-8.
@@ -147,11 +175,8 @@ pub struct Account {
 
 impl Record {
     /// The record of a step from `before`, whose own record is `last`, to `after`; with the whole text where there is none.
-    pub fn new(account: Account, after: &[u8], before: Option<(&Record, &[u8])>) -> Self {
-        let away = before.map_or(WHOLE_EVERY, |(last, _)| match last.body {
-            Body::Whole { .. } => 0,
-            Body::Difference { away, .. } => away,
-        });
+    pub fn new(account: Account, after: &[u8], before: Option<(Last, &[u8])>) -> Self {
+        let away = before.map_or(WHOLE_EVERY, |(last, _)| last.away);
         let body = match before {
             Some((_, before)) if away + 1 < WHOLE_EVERY => difference(before, after, away + 1),
             _ => Body::Whole {
@@ -234,7 +259,7 @@ pub fn records(path: &Path) -> io::Result<Vec<Record>> {
     whole_lines(&text)
 }
 
-fn whole_lines(text: &[u8]) -> io::Result<Vec<Record>> {
+fn whole_lines<T: DeserializeOwned>(text: &[u8]) -> io::Result<Vec<T>> {
     let end = text
         .iter()
         .rposition(|byte| *byte == b'\n')
@@ -343,13 +368,16 @@ impl History {
         let length = self.file.metadata()?.len();
         self.file
             .seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-        let mut tail = Vec::new();
+        let mut tail = Vec::with_capacity(usize::try_from(bytes.min(length)).unwrap_or_default());
         self.file.read_to_end(&mut tail)?;
         Ok(tail)
     }
 
     /// The last records, oldest first, from where `enough` of them are read.
-    fn last_records(&mut self, enough: impl Fn(&[Record]) -> bool) -> io::Result<Vec<Record>> {
+    fn last_records<T: DeserializeOwned>(
+        &mut self,
+        enough: impl Fn(&[T]) -> bool,
+    ) -> io::Result<Vec<T>> {
         let length = self.file.metadata()?.len();
         let mut back = 4096;
         loop {
@@ -371,13 +399,13 @@ impl History {
         }
     }
 
-    /// The last record.
+    /// The last record, without its text.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn last(&mut self) -> io::Result<Option<Record>> {
-        let records = self.last_records(|records| !records.is_empty())?;
-        Ok(records.into_iter().next_back())
+    pub fn last(&mut self) -> io::Result<Option<Last>> {
+        let records = self.last_records(|records: &[Last]| !records.is_empty())?;
+        Ok(records.last().copied())
     }
 
     /// The text after the last record; none where the history does not hold together.
@@ -385,7 +413,8 @@ impl History {
     /// # Errors
     /// Those of the system.
     pub fn last_text(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let records = self.last_records(|records| records.iter().any(Record::is_whole))?;
+        let records =
+            self.last_records(|records: &[Record]| records.iter().any(Record::is_whole))?;
         let last = records.len().checked_sub(1);
         Ok(last.and_then(|last| text_at(&records, last)))
     }
@@ -432,7 +461,7 @@ mod tests {
         for (index, text) in texts.iter().enumerate() {
             let before = records
                 .last()
-                .map(|last| (last, texts[index - 1].as_slice()));
+                .map(|last| (Last::from(last), texts[index - 1].as_slice()));
             let record = Record::new(account(&["x"]), text, before);
             records.push(record);
         }
@@ -480,7 +509,7 @@ mod tests {
             let half = "x".repeat(cut);
             std::fs::write(&path, line(&records[0]) + &half).unwrap();
             let mut history = History::lock(&path).unwrap();
-            assert_eq!(history.last().unwrap().as_ref(), Some(&records[0]));
+            assert_eq!(history.last().unwrap(), Some(Last::from(&records[0])));
             history.append(&records[1]).unwrap();
             assert_eq!(history.last_text().unwrap().as_deref(), Some(&b"two"[..]));
             drop(history);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::control::unplug::{Unplugged, unplugged};
+use crate::control::unplug::{FEWEST, Unplugged, unplugged};
 use crate::registry::edit::{Change, EditError, Operation, apply, changes};
 use crate::registry::{Registry, Version};
 
@@ -88,6 +88,7 @@ pub fn propose(text: &[u8], edit: &Edit) -> Result<Proposal, Refused> {
     }
     let after = apply(text, &edit.operations).map_err(Refused::Edit)?;
     if !edit.confirmed
+        && may_unplug_many(&edit.operations)
         && let (Some(last), Some(next)) = (registry(text), registry(&after))
     {
         let unplugged = unplugged(&last, &next);
@@ -101,6 +102,13 @@ pub fn propose(text: &[u8], edit: &Edit) -> Result<Proposal, Refused> {
         changes: changes(text, &after),
         text: after,
     })
+}
+
+/// Whether operations may take so many cells out of service that it is to be counted. Each that is about one cell unplugs
+/// that at most; to count is to read both texts, which takes a while where there are many cells.
+fn may_unplug_many(operations: &[Operation]) -> bool {
+    let is_whole = |operation: &Operation| matches!(operation, Operation::Replace { .. });
+    operations.len() >= FEWEST || operations.iter().any(is_whole)
 }
 
 /// The registry of a text, without its broken entries; none where it is broken as a whole.

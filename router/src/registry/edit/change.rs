@@ -57,8 +57,11 @@ pub fn changes(before: &[u8], after: &[u8]) -> Vec<Change> {
     found
 }
 
-/// The members of an object as written, by their names. Of a name that is there twice the last counts.
-type Members<'t> = BTreeMap<Cow<'t, str>, &'t str>;
+/// The members of an object as written, each with its key as written.
+type Members<'t> = Vec<(&'t str, &'t str)>;
+
+/// The same by their names. Of a name that is there twice the last counts.
+type Named<'t> = BTreeMap<Cow<'t, str>, &'t str>;
 
 fn outermost(text: &[u8]) -> Option<Members<'_>> {
     let text = std::str::from_utf8(text).ok()?;
@@ -67,23 +70,43 @@ fn outermost(text: &[u8]) -> Option<Members<'_>> {
 
 fn members(object: &str) -> Option<Members<'_>> {
     let mut found = Members::new();
-    json::members(object, |key, value| {
-        found.insert(json::string(key).unwrap_or(Cow::Borrowed(key)), value);
-    })
-    .ok()?;
+    json::members(object, |key, value| found.push((key, value))).ok()?;
     Some(found)
+}
+
+fn named<'t>(members: &[(&'t str, &'t str)]) -> Named<'t> {
+    let name = |key| json::string(key).unwrap_or(Cow::Borrowed(key));
+    let members = members.iter().map(|(key, value)| (name(key), *value));
+    members.collect()
+}
+
+/// Takes away what two lists begin and end with alike: most of a large registry, of which one cell was edited.
+fn trimmed<'m, T: PartialEq>(mut one: &'m [T], mut other: &'m [T]) -> (&'m [T], &'m [T]) {
+    while let ([first, rest @ ..], [same, others @ ..]) = (one, other)
+        && first == same
+    {
+        (one, other) = (rest, others);
+    }
+    while let ([rest @ .., last], [others @ .., same]) = (one, other)
+        && last == same
+    {
+        (one, other) = (rest, others);
+    }
+    (one, other)
 }
 
 /// Objects are compared key by key down to a cell's entry.
 const DEEPEST: usize = 2;
 
-fn compare<'t>(
-    mut before: Members<'t>,
-    mut after: Members<'t>,
+fn compare(
+    before: Members<'_>,
+    after: Members<'_>,
     path: &str,
     depth: usize,
     found: &mut Vec<Change>,
 ) {
+    let (before, after) = trimmed(&before, &after);
+    let (mut before, mut after) = (named(before), named(after));
     before.retain(|key, value| {
         let same = after.get(key) == Some(value);
         if same {

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::super::history::{Account, Chain, Record};
+use super::super::history::{Account, Chain, Last, Record};
 use super::super::{BY_HAND, said};
 use super::client::{Client, Fault, Object, State, jittered, patiently};
 use crate::registry::Version;
@@ -423,7 +423,9 @@ impl Log {
             what,
             confirmed: false,
         };
-        let before = last.map(|(_, entry)| &entry.record).zip(before.as_deref());
+        let before = last
+            .map(|(_, entry)| Last::from(&entry.record))
+            .zip(before.as_deref());
         let mut record = Record::new(account, &object.text, before);
         record.of = last.map(|(_, entry)| entry.record.version);
         let entry = Entry {

@@ -22,7 +22,7 @@ pub(in crate::control) use self::client::Object;
 use self::client::{Client, Fault};
 use self::log::{Log, LogFault, Outcome, Settled};
 use self::place::Place;
-use super::history::{Account, Record};
+use super::history::{Account, Last, Record};
 use super::{BY_HAND, By, Proposal, Refused, StoreError, said};
 use crate::config::chance;
 use crate::registry::Version;
@@ -325,7 +325,7 @@ impl Bucket {
             let last = settled.last.as_ref().map(|(_, entry)| &entry.record);
             let before = last
                 .filter(|last| last.version == Version::of(&text))
-                .map(|last| (last, text.as_slice()));
+                .map(|last| (Last::from(last), text.as_slice()));
             let mut record = Record::new(account, &proposal.text, before);
             // What was gone follows what was there.
             record.of = last.map(|last| last.version);
