@@ -1,9 +1,11 @@
 //! What a text must pass before it is in force, and what is said of it.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::load::{LoadError, load};
 use super::store::{Store, StoreError};
@@ -11,6 +13,15 @@ use super::unplug::{self, Unplugged};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
 use crate::registry::Version;
+
+/// A little longer than the allocator keeps what is let go of.
+const KEPT: Duration = Duration::from_millis(1100);
+
+/// In how many parts it gives that back, at most.
+const PARTS: usize = 5;
+
+/// So many bytes are taken from the system and given back to it as they are; none of them is touched.
+const LARGE: usize = 64 << 20;
 
 /// Why a text is not put in force.
 #[derive(Debug)]
@@ -121,6 +132,26 @@ impl Gate {
                 false
             }
         }
+    }
+
+    /// Lets go of what was in force and is used no more, away from whoever answers requests.
+    pub(super) fn let_go(publisher: &Publisher) {
+        let unused = publisher.unused();
+        if !unused.is_empty() {
+            drop(tokio::task::spawn_blocking(move || drop(unused)));
+            Self::give_back();
+        }
+    }
+
+    /// Has the allocator give back what it took to read a large text. It keeps what is let go of for a second, and then
+    /// gives back a part of it each time that more is let go of; a router that nobody edits would hold it for ever.
+    pub(super) fn give_back() {
+        drop(tokio::spawn(async {
+            for _ in 0..PARTS {
+                sleep(KEPT).await;
+                drop(black_box(Vec::<u8>::with_capacity(LARGE)));
+            }
+        }));
     }
 
     fn load(&self, text: &[u8], last: Option<&Snapshot>) -> Result<Snapshot, LoadError> {

@@ -131,6 +131,7 @@ impl Poll {
         mut hangup: Signal,
     ) -> Infallible {
         self.notice().await;
+        Gate::give_back();
         loop {
             // Routers that were started at once do not ask at once.
             let pause = self.pause.mul_f64(0.9 + chance() / 10.0);
@@ -138,6 +139,7 @@ impl Poll {
                 () = sleep(pause) => false,
                 asked = hangup.recv() => asked.is_some(),
             };
+            Gate::let_go(publisher);
             let unless = self.seen.clone().filter(|_| !asked);
             match self.bucket.look(unless).await {
                 Ok(found) => {

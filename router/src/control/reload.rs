@@ -100,11 +100,13 @@ impl Watch {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rest = Rest::since(self.loaded);
+        Gate::give_back();
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 asked = hangup.recv() => asked.is_some(),
             };
+            Gate::let_go(publisher);
             let now = look(&self.gate.name);
             let at_rest = rest.is_at(now);
             if !asked && (now.is_none() || now == self.loaded || !at_rest) {

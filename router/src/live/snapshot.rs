@@ -3,7 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -67,27 +67,46 @@ impl Snapshot {
 
 /// Where new versions are put; the only writer.
 #[derive(Debug, Clone)]
-pub struct Publisher(watch::Sender<Arc<Snapshot>>);
+pub struct Publisher {
+    current: watch::Sender<Arc<Snapshot>>,
+    /// Earlier versions that are in use, or were a moment ago: that nobody who answers requests is the last to let go of
+    /// one, which takes a while where there are many cells.
+    earlier: Arc<Mutex<Vec<Arc<Snapshot>>>>,
+}
 
 impl Publisher {
     /// Begins with a first version.
     pub fn new(first: Snapshot) -> Self {
-        Self(watch::Sender::new(Arc::new(first)))
+        Self {
+            current: watch::Sender::new(Arc::new(first)),
+            earlier: Arc::default(),
+        }
     }
 
     /// Puts a new version in force. Every worker uses it for the next decision it takes after hearing of it.
     pub fn publish(&self, next: Snapshot) {
-        self.0.send_replace(Arc::new(next));
+        let last = self.current.send_replace(Arc::new(next));
+        lock(&self.earlier).push(last);
+    }
+
+    /// Earlier versions that nobody uses any more, for whoever has the time to let go of them.
+    pub fn unused(&self) -> Vec<Arc<Snapshot>> {
+        let mut earlier = lock(&self.earlier);
+        let (unused, used) = std::mem::take(&mut *earlier)
+            .into_iter()
+            .partition(|snapshot| Arc::strong_count(snapshot) == 1);
+        *earlier = used;
+        unused
     }
 
     /// The version in force.
     pub fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// For one worker.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.0.subscribe()
+        self.current.subscribe()
     }
 }
 
@@ -121,5 +140,40 @@ impl Current {
     /// Tells of changes, for a request that waits for one.
     pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.source.borrow().clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(text: &[u8]) -> Snapshot {
+        Snapshot {
+            registry: Registry::default(),
+            version: Version::of(text),
+            flags: Vec::new(),
+            keys: HashMap::new(),
+            trust: HashMap::new(),
+            pages: HashMap::new(),
+            folders: HashMap::new(),
+            passwords: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn who_answers_requests_is_never_the_last_to_let_go() {
+        let publisher = Publisher::new(snapshot(b"one"));
+        let worker = Current::new(publisher.subscribe());
+        publisher.publish(snapshot(b"two"));
+        assert!(publisher.unused().is_empty(), "the worker has it still");
+        assert_eq!(worker.read().version, Version::of(b"two"));
+        let unused = publisher.unused();
+        let versions: Vec<_> = unused.iter().map(|snapshot| snapshot.version).collect();
+        assert_eq!(versions, [Version::of(b"one")]);
+        assert!(publisher.unused().is_empty());
     }
 }
