@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -169,8 +170,8 @@ pub(super) async fn list(
         return Err(Problem::malformed(detail));
     }
     let snapshot = view.publisher.current();
-    let search = &*wanted.search;
-    let own = own_host(search, snapshot.registry.domain());
+    let search = Finder::new(&wanted.search);
+    let own = own_host(&wanted.search, snapshot.registry.domain());
     let named = wanted
         .state
         .and_then(|state| named(&view, &snapshot, state));
@@ -181,7 +182,7 @@ pub(super) async fn list(
         .map(|cell| (cell.name.as_str(), Some(cell)))
         .chain(left_out)
         .filter(|(name, cell)| {
-            name.contains(search) || has_host(*cell, search) || is_own(*cell, own)
+            contains(name, &search) || has_host(*cell, &search) || is_own(*cell, own)
         })
         .filter(|(name, cell)| match (wanted.state, &named) {
             (None, _) => true,
@@ -237,10 +238,14 @@ fn is_own(cell: Option<&Arc<Cell>>, end: Option<&str>) -> bool {
     names.is_some_and(|(cell, end)| cell.name.as_str().ends_with(end))
 }
 
-fn has_host(cell: Option<&Arc<Cell>>, part: &str) -> bool {
+fn contains(text: &str, part: &Finder<'_>) -> bool {
+    part.find(text.as_bytes()).is_some()
+}
+
+fn has_host(cell: Option<&Arc<Cell>>, part: &Finder<'_>) -> bool {
     let mut hosts = cell.iter().flat_map(|cell| &cell.hosts);
     hosts.any(|host| match host {
-        HostRule::Exact(host) | HostRule::Wildcard(host) => host.as_str().contains(part),
+        HostRule::Exact(host) | HostRule::Wildcard(host) => contains(host.as_str(), part),
     })
 }
 
