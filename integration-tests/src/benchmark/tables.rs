@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::peers::{Given, Peer};
 use super::{Cost, WORKS, Work, alternate, once, ratios, shown, typical};
 
-/// Hosts in the tables that are compared, each with [`FEW`].
+/// Hosts in the tables that are compared, each with one of ten.
 pub const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const FEW: usize = 10;
 

@@ -104,8 +104,8 @@ impl Books {
                 }
             }
         }
-        let missing = told.keys().filter(|version| !found.contains(**version));
-        for version in missing {
+        let mut missing = told.keys().filter(|version| !found.contains(**version));
+        if let Some(version) = missing.next() {
             return Err(format!("not on record: {:?}", told[version]).into());
         }
         let known: BTreeSet<_> = history.iter().map(|(record, _)| record.version).collect();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{Request, StatusCode};
-use integration_tests::client::{self, Answer, Http};
+use integration_tests::client::{self, Answer, Http, Raw};
 use integration_tests::{Binaries, Router, RouterOptions, ScriptedCell};
 use serde_json::{Value, json};
 
@@ -263,4 +263,30 @@ async fn the_monitoring_asks_for_metrics_that_exist() {
         }
     }
     assert!(asked > 20, "{asked}");
+}
+
+#[tokio::test]
+async fn a_scrape_stays_small_however_many_cells_are_asked() {
+    let cells: serde_json::Map<_, _> = (0..10_000)
+        .map(|number| {
+            (
+                format!("c{number}"),
+                json!({ "address": "h:1", "state": "maintenance" }),
+            )
+        })
+        .collect();
+    let (router, admin) = started(options(cells.into())).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    for number in 0..10_000 {
+        let head = format!("GET / HTTP/1.1\r\nhost: c{number}.example.com\r\n\r\n");
+        client.write(head).await.unwrap();
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    router.next_record(|line| line["cell"] == "c9999").await;
+    let last = json_of(admin, "/v1/cells/c9999").await;
+    assert_eq!(last["requests"], json!({ "answer": 1 }));
+    let scrape = ask(admin, "/metrics", None).await.text();
+    assert!(scrape.contains(r#"reason="maintenance",code="5xx",error_by=""#));
+    assert!(scrape.len() < 1_000_000, "{} bytes", scrape.len());
 }

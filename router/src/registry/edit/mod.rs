@@ -182,7 +182,7 @@ pub fn apply(text: &[u8], operations: &[Operation]) -> Result<Vec<u8>, EditError
 
 /// A cell's entry as it is written; none where there is none, or the text is no JSON object.
 pub fn entry<'t>(text: &'t [u8], cell: &str) -> Option<&'t str> {
-    splice::find(readable(text).ok()?, &["cells", cell])
+    splice::find(std::str::from_utf8(text).ok()?, &["cells", cell])
 }
 
 /// Those problems that `before` has not.
