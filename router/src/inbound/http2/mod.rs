@@ -53,9 +53,27 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// signal the requests under way are finished, and later ones are refused.
 ///
 /// `handle` answers a request; it is dropped if the client takes it back or leaves. `refuse` answers what is none.
-pub async fn serve<I, F, R, B>(
+pub fn serve<I, F, R, B>(
     socket: I,
     ahead: Bytes,
+    config: &Config,
+    signal: &Signal,
+    handle: F,
+    refuse: impl Fn(Fault) -> Response<B>,
+) -> impl Future<Output = ()>
+where
+    I: Io + 'static,
+    F: Fn(Request<stream::Body>) -> R,
+    R: Future<Output = Response<B>> + 'static,
+    B: Body<Data = Piece> + Told + 'static,
+{
+    // Here, or the socket had two places for as long as the connection lives.
+    let watched = Watched::new(socket, ahead);
+    serve_watched(watched, config, signal, handle, refuse)
+}
+
+async fn serve_watched<I, F, R, B>(
+    watched: Watched<I>,
     config: &Config,
     signal: &Signal,
     handle: F,
@@ -66,7 +84,6 @@ pub async fn serve<I, F, R, B>(
     R: Future<Output = Response<B>> + 'static,
     B: Body<Data = Piece> + Told + 'static,
 {
-    let watched = Watched::new(socket, ahead);
     let handshake = builder(config).handshake::<_, Bytes>(watched.clone());
     let Ok(Ok(mut connection)) = timeout(config.head_timeout, handshake).await else {
         return;
