@@ -14,23 +14,23 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::admin_api::{Admin, Events, table};
+use crate::admin_api::{Admin, Events};
 use crate::scene::{HOST, at, options, registry, said};
 use crate::wake::{APP, entry, on_fly};
 
-const SECRET: &str = "correct horse battery staple";
+pub(crate) const SECRET: &str = "correct horse battery staple";
 const HOOK: &[u8; 32] = b"thirty-two bytes that nobody has";
 
 /// A router that takes beats, with its webhook.
-struct Heard {
-    admin: Admin,
-    beats: SocketAddr,
+pub(crate) struct Heard {
+    pub(crate) admin: Admin,
+    pub(crate) beats: SocketAddr,
     hook: ScriptedCell,
     _folder: TempDir,
 }
 
 impl Heard {
-    async fn start(options: RouterOptions) -> Self {
+    pub(crate) async fn start(options: RouterOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hook");
         let hook = ScriptedCell::listen().await;
@@ -51,7 +51,7 @@ impl Heard {
     }
 
     /// The metric of this name and these labels; 0 where it was never counted.
-    async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.admin.send("read", "GET", "/metrics", &[], "").await;
         let text = text.text();
         let line = text
@@ -60,7 +60,7 @@ impl Heard {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    async fn missing_since(&self) -> Value {
+    pub(crate) async fn missing_since(&self) -> Value {
         self.admin.get("/v1/cells/alice").await["missing_since"].clone()
     }
 
@@ -100,7 +100,7 @@ impl Heard {
         notice["type"].as_str().unwrap().to_owned()
     }
 
-    async fn post(&self, cell: &str, tokens: &[String]) -> Answer {
+    pub(crate) async fn post(&self, cell: &str, tokens: &[String]) -> Answer {
         post(self.beats, cell, tokens, "").await
     }
 }
@@ -114,12 +114,12 @@ async fn post(beats: SocketAddr, cell: &str, tokens: &[String], body: &'static s
     client::send(beats, Http::One, request).await.unwrap()
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis()).unwrap()
 }
 
-fn token(secret: &str, cell: &str, time_ms: u64) -> String {
+pub(crate) fn token(secret: &str, cell: &str, time_ms: u64) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let message = format!("cell-beat-v1\n{cell}\n{time_ms}");
     let mac = hmac::sign(&key, message.as_bytes());
@@ -127,21 +127,21 @@ fn token(secret: &str, cell: &str, time_ms: u64) -> String {
 }
 
 /// An entry of a cell that is to beat.
-fn beating(mut entry: Value, every_s: u64) -> Value {
+pub(crate) fn beating(mut entry: Value, every_s: u64) -> Value {
     entry["secret"] = json!({ "env": "ALICE" });
     entry["beat_every_s"] = json!(every_s);
     entry
 }
 
 /// A machine whose cell beats each second, asleep.
-fn machine(fly: &Fly, beats: SocketAddr) -> Arc<Machine> {
-    let spec = MachineSpec::cell(APP, "alice").secret(SECRET);
+pub(crate) fn machine(fly: &Fly, cell: &str, beats: SocketAddr) -> Arc<Machine> {
+    let spec = MachineSpec::cell(APP, cell).secret(SECRET);
     let spec = spec.env("CELL_BEAT_TO", &beats.to_string());
     fly.machine(spec.env("CELL_BEAT_EVERY_S", "1")).unwrap()
 }
 
 /// Puts these cells in force.
-async fn save(router: &Router, cells: Value) {
+pub(crate) async fn save(router: &Router, cells: Value) {
     router.save(&registry(cells));
     router
         .next_event(|event| event["message"] == "registry loaded" && event["cells"] != 0)
@@ -317,7 +317,7 @@ async fn a_router_that_takes_over_takes_the_beats_too() {
 async fn a_cell_that_falls_silent_is_missing_and_is_told_of_once_until_it_is_back() {
     let fly = Fly::start().await.unwrap();
     let heard = Heard::start(options(json!({}))).await;
-    let machine = machine(&fly, heard.beats);
+    let machine = machine(&fly, "alice", heard.beats);
     let mut events = Events::open(&heard.admin, None).await;
     events.until(|kind, _| kind == "resync").await;
     save(
@@ -367,7 +367,7 @@ async fn a_cell_that_falls_silent_is_missing_and_is_told_of_once_until_it_is_bac
 async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_expected() {
     let fly = Fly::start().await.unwrap();
     let heard = Heard::start(on_fly(&fly, json!({}))).await;
-    let machine = machine(&fly, heard.beats);
+    let machine = machine(&fly, "alice", heard.beats);
     let cells = json!({ "alice": beating(entry(&machine), 1) });
     save(&heard.admin.router, cells).await;
     let woken = client::get(heard.admin.router.addr(), HOST, "/up")
@@ -403,15 +403,11 @@ async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_ex
 
 #[tokio::test]
 async fn a_sleeping_cell_is_not_missing_and_nothing_of_this_wakes_it() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a.txt"), "a file").unwrap();
     let fly = Fly::start().await.unwrap();
     let heard = Heard::start(on_fly(&fly, json!({}))).await;
-    let machine = machine(&fly, heard.beats);
-    let mut alice = beating(entry(&machine), 1);
-    alice["wake_for"] = json!("visitors");
-    alice["static"] = json!({ "folder": folder.path(), "path": "/files-here" });
-    save(&heard.admin.router, json!({ "alice": alice })).await;
+    let machine = machine(&fly, "alice", heard.beats);
+    let cells = json!({ "alice": beating(entry(&machine), 1) });
+    save(&heard.admin.router, cells).await;
     // Awake for once, and then it goes to sleep by itself.
     let router = heard.admin.router.addr();
     assert_eq!(
@@ -424,39 +420,11 @@ async fn a_sleeping_cell_is_not_missing_and_nothing_of_this_wakes_it() {
     let asleep = |event: &Value| event["message"] == "silent" && event["machine"] == "Asleep";
     heard.admin.router.next_event(asleep).await;
 
-    // Beats, good and bad; the API, the metrics and the page; files; probes and crawlers.
+    // What else is no visit: `asleep`.
     let beat = heard
         .post("alice", &[token(SECRET, "alice", now_ms())])
         .await;
     assert_eq!(beat.status, StatusCode::NO_CONTENT);
-    assert_eq!(
-        heard.post("alice", &[]).await.status,
-        StatusCode::UNAUTHORIZED
-    );
-    for (method, path, role) in table() {
-        if role == "read" && method == "GET" && path != "/v1/events" {
-            let target = path
-                .replace("{name}", "alice")
-                .replace("{version}", "0123456789abcdef");
-            heard.admin.status(Some("read"), &method, &target).await;
-        }
-    }
-    for target in ["/", "/page/main.js", "/page/schema.json", "/up"] {
-        let page = heard.admin.send("read", "GET", target, &[], "").await;
-        assert_eq!(page.status, StatusCode::OK, "{target}");
-    }
-    let file = client::get(router, HOST, "/files-here/a.txt")
-        .await
-        .unwrap();
-    assert_eq!(file.text(), "a file");
-    for agent in ["kube-probe/1.31", "Mozilla/5.0 (compatible; Googlebot/2.1)"] {
-        let probe = Request::get("/")
-            .header("host", HOST)
-            .header("user-agent", agent);
-        let probe = probe.body(client::full("")).unwrap();
-        let probe = client::send(router, Http::One, probe).await.unwrap();
-        assert_eq!(probe.status, StatusCode::SERVICE_UNAVAILABLE, "{agent}");
-    }
     // The beat that came last was an echo from before: the machine sleeps, says the platform once more.
     heard.admin.router.next_event(asleep).await;
     assert_eq!(

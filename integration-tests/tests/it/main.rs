@@ -9,6 +9,7 @@ mod admin;
 mod admin_api;
 mod admin_cli;
 mod admin_requests;
+mod asleep;
 mod beats;
 mod behaviours;
 mod cell_http2;
