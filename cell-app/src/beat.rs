@@ -78,11 +78,13 @@ async fn post(address: SocketAddr, host: &str, target: &str, token: &str) -> Res
         .header(SIGNATURE, token)
         .body(Body::empty())
         .map_err(|problem| problem.to_string())?;
-    // The connection is driven only as long as the answer is waited for.
-    let status = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(words)?.status(),
-        ended = connection => return Err(ended.err().map_or_else(|| "no answer".to_owned(), words)),
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    // The connection is driven only as long as the answer is waited for. Its end may bring it.
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        _ = connection => answer.await,
     };
+    let status = answer.map_err(words)?.status();
     match status {
         StatusCode::NO_CONTENT => Ok(()),
         other => Err(format!("the router answers {}", other.as_u16())),
@@ -99,4 +101,30 @@ fn now_ms() -> u64 {
 fn chance() -> f64 {
     let state = std::collections::hash_map::RandomState::new();
     state.build_hasher().finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_with_the_end_of_the_connection_counts() {
+        let router = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = router.local_addr().unwrap();
+        let answers = async {
+            let (mut socket, _) = router.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert_ne!(socket.read_buf(&mut head).await.unwrap(), 0);
+            }
+            let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            socket.write_all(answer).await.unwrap();
+        };
+        let posts = post(address, "router", "/v1/cells/alice/beat", "v1.1.00");
+        let (posted, ()) = tokio::join!(posts, answers);
+        assert_eq!(posted, Ok(()));
+    }
 }
