@@ -306,7 +306,8 @@ fn trace(headers: &HeaderMap) {
         return;
     };
     assert!(is_traceparent(line.as_bytes()), "{line:?}");
-    assert_eq!(read.to_string()[2..], line.to_str().expect("digits")[2..55]);
+    // What a later version says after that may be in any bytes.
+    assert_eq!(read.to_string().as_bytes()[2..], line.as_bytes()[2..55]);
 }
 
 fn is_traceparent(line: &[u8]) -> bool {
