@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::account::record::rfc3339;
 use crate::registry::Version;
 
-/// After so many lines with differences comes one with the whole text.
-const WHOLE_EVERY: u32 = 100;
+/// How far a line may be away from one with the whole text: so many lines, or fewer that are as long as it together. Whoever
+/// wants the last text reads no more than that.
+const FARTHEST: u32 = 100;
 
 /// How many changes a line lists.
 const LISTED: usize = 10;
@@ -57,7 +58,7 @@ enum Body {
         text: Part,
     },
     Difference {
-        /// How many lines it is away from one with the whole text.
+        /// How far it is away from one with the whole text.
         away: u32,
         /// Where, in bytes.
         from: usize,
@@ -77,7 +78,7 @@ pub struct Last {
     /// The version before it, where that is on record.
     #[serde(default, with = "as_text::optional")]
     pub of: Option<Version>,
-    /// How many lines it is away from one with the whole text.
+    /// How far it is away from one with the whole text.
     #[serde(default)]
     away: u32,
 }
@@ -176,13 +177,11 @@ pub struct Account {
 impl Record {
     /// The record of a step from `before`, whose own record is `last`, to `after`; with the whole text where there is none.
     pub fn new(account: Account, after: &[u8], before: Option<(Last, &[u8])>) -> Self {
-        let away = before.map_or(WHOLE_EVERY, |(last, _)| last.away);
-        let body = match before {
-            Some((_, before)) if away + 1 < WHOLE_EVERY => difference(before, after, away + 1),
-            _ => Body::Whole {
+        let body = before
+            .and_then(|(last, before)| difference(before, after, last.away))
+            .unwrap_or_else(|| Body::Whole {
                 text: Part::of(after),
-            },
-        };
+            });
         let mut what = account.what;
         let more = what.len().saturating_sub(LISTED);
         if more > 0 {
@@ -224,7 +223,8 @@ impl Record {
     }
 }
 
-fn difference(before: &[u8], after: &[u8], away: u32) -> Body {
+/// The step from one text, which is so far `away`, to the next; none where that would be too far.
+fn difference(before: &[u8], after: &[u8], away: u32) -> Option<Body> {
     let same = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
         pairs.take_while(|(one, other)| one == other).count()
     };
@@ -238,12 +238,15 @@ fn difference(before: &[u8], after: &[u8], away: u32) -> Body {
     while tail > 0 && inside(before.get(before.len() - tail)) {
         tail -= 1;
     }
-    Body::Difference {
+    let inserted = &after[head..after.len() - tail];
+    let share = FARTHEST as usize * inserted.len() / after.len().max(1);
+    let away = away.saturating_add(1 + u32::try_from(share).unwrap_or(FARTHEST));
+    (away < FARTHEST).then(|| Body::Difference {
         away,
         from: head,
         removed: before.len() - head - tail,
-        inserted: Part::of(&after[head..after.len() - tail]),
-    }
+        inserted: Part::of(inserted),
+    })
 }
 
 /// All records of a history, oldest first; none where there is no file.
@@ -359,7 +362,7 @@ impl History {
                 let cut = tail.len() - end.map_or(0, |end| end + 1);
                 return self.file.set_len(length - cut as u64);
             }
-            back *= 16;
+            back *= 2;
         }
     }
 
@@ -395,7 +398,7 @@ impl History {
             if all || enough(&records) {
                 return Ok(records);
             }
-            back *= 16;
+            back *= 2;
         }
     }
 
@@ -486,8 +489,39 @@ mod tests {
                 records[number]
             );
         }
-        let whole = records.iter().filter(|record| record.is_whole()).count();
-        assert_eq!(whole, texts.len().div_ceil(WHOLE_EVERY as usize));
+    }
+
+    /// Texts of which the lines of one step are changed, one after the other.
+    fn edited(step: usize) -> Vec<Vec<u8>> {
+        let mut lines = vec![0; 1000];
+        let edits = (0..400).map(|number| {
+            let from = number * step % 1000;
+            lines[from..1000.min(from + step)].fill(number);
+            let lines = lines.iter().map(|number| format!("{number:03}\n"));
+            lines.collect::<String>().into_bytes()
+        });
+        edits.collect()
+    }
+
+    #[test]
+    fn the_whole_text_is_never_farther_than_its_length_in_differences() {
+        for (step, often) in [(1, 4), (100, 40)] {
+            let texts = edited(step);
+            let records = chain(&texts);
+            let (mut lines, mut bytes, mut wholes) = (0, 0, 0);
+            for (record, text) in records.iter().zip(&texts) {
+                match &record.body {
+                    Body::Whole { .. } => (lines, bytes, wholes) = (0, 0, wholes + 1),
+                    Body::Difference { inserted, .. } => {
+                        lines += 1;
+                        bytes += inserted.bytes().len();
+                    }
+                }
+                assert!(lines < 100 && bytes <= text.len(), "{lines} {bytes}");
+            }
+            assert_eq!(wholes, often);
+            assert_eq!(text_at(&records, 399).as_ref(), texts.last());
+        }
     }
 
     #[test]
