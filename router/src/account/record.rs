@@ -1,7 +1,7 @@
 //! The record of one request, and the line it becomes.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -320,16 +320,7 @@ impl Record {
         let mut line = JsonLine::new(into);
         line.quoted("time", timestamp);
         line.text("request_id", self.id.to_str().unwrap_or_default());
-        let own = self.step.get().map(|step| step.own);
-        if let Some(known) = own.or(self.parent) {
-            line.shown("trace_id", known.trace);
-        }
-        if let Some(parent) = self.parent {
-            line.shown("parent_span_id", parent.span);
-        }
-        if let Some(own) = own {
-            line.shown("span_id", own.span);
-        }
+        self.traced(|name, id| line.shown(name, id));
         let client = self.client.to_canonical();
         line.quoted("client", |line| address(line, client));
         line.text("method", self.method.as_str());
@@ -402,17 +393,22 @@ impl Record {
         if let Some(error) = self.error.borrow().as_deref() {
             let _ = write!(line, " error={:?}", error);
         }
+        self.traced(|name, id| _ = write!(line, " {name}={id}"));
+        line.push('\n');
+    }
+
+    /// Tells the ids by which the request is found in a trace.
+    fn traced(&self, mut tell: impl FnMut(&'static str, &dyn fmt::Display)) {
         let own = self.step.get().map(|step| step.own);
         if let Some(known) = own.or(self.parent) {
-            let _ = write!(line, " trace_id={}", known.trace);
+            tell("trace_id", &known.trace);
         }
         if let Some(parent) = self.parent {
-            let _ = write!(line, " parent_span_id={}", parent.span);
+            tell("parent_span_id", &parent.span);
         }
         if let Some(own) = own {
-            let _ = write!(line, " span_id={}", own.span);
+            tell("span_id", &own.span);
         }
-        line.push('\n');
     }
 }
 
@@ -580,7 +576,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 /// A duration as milliseconds with one decimal.
 struct Millis(Duration);
 
-impl std::fmt::Display for Millis {
+impl fmt::Display for Millis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tenths = self.0.as_micros() / 100;
         write!(f, "{}.{}", tenths / 10, tenths % 10)
@@ -590,7 +586,7 @@ impl std::fmt::Display for Millis {
 /// A text with its control characters escaped, so that a line stays one.
 struct Visible<'a>(&'a str);
 
-impl std::fmt::Display for Visible<'_> {
+impl fmt::Display for Visible<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().try_for_each(|char| {
             if char.is_control() || char == ' ' {
@@ -643,7 +639,7 @@ impl<'a> JsonLine<'a> {
     }
 
     /// What shows itself without anything that needs escaping.
-    fn shown(&mut self, name: &'static str, value: impl std::fmt::Display) {
+    fn shown(&mut self, name: &'static str, value: &dyn fmt::Display) {
         // Writing to a string cannot fail.
         self.quoted(name, |line| _ = write!(line, "{value}"));
     }
