@@ -26,8 +26,12 @@ pub(super) async fn at_once(scene: &Scene, options: &Options) -> Result<Books, E
     let writing = async {
         let count = options.edits;
         let written = tokio::try_join!(
-            page(scene, count, seed(0)),
-            script(scene, count, seed(1)),
+            each("page", count, seed(0), async |cell, value, dice| {
+                by_page(scene, cell, value, dice).await
+            }),
+            each("script", count, seed(1), async |cell, value, dice| {
+                by_script(scene, cell, value, dice).await
+            }),
             editor(scene, count, seed(2), &unsteady),
         );
         over.store(true, Ordering::SeqCst);
@@ -53,15 +57,20 @@ fn subject(name: &str, number: usize) -> (String, usize) {
     }
 }
 
-/// Somebody at the page: reads an entry, and puts another in its place if nobody else has meanwhile.
-async fn page(scene: &Scene, count: usize, mut dice: Numbers) -> Result<Vec<Acknowledged>, Error> {
+/// Makes edit after edit, each as often as it takes.
+async fn each(
+    name: &str,
+    count: usize,
+    mut dice: Numbers,
+    edit: impl AsyncFn(&str, usize, &mut Numbers) -> Result<Became, Error>,
+) -> Result<Vec<Acknowledged>, Error> {
     let mut made = Vec::new();
     for number in 0..count {
-        let (cell, value) = subject("page", number);
+        let (cell, value) = subject(name, number);
         let (mut overtaken, mut unreadable) = (0, 0);
         let version = loop {
             pause(&mut dice).await;
-            match by_page(scene, &cell, value, &mut dice).await? {
+            match edit(&cell, value, &mut dice).await? {
                 Became::Made(version) => break version,
                 Became::Overtaken => overtaken += 1,
                 Became::Unreadable => unreadable += 1,
@@ -78,6 +87,7 @@ async fn page(scene: &Scene, count: usize, mut dice: Numbers) -> Result<Vec<Ackn
     Ok(made)
 }
 
+/// Somebody at the page: reads an entry, and puts another in its place if nobody else has meanwhile.
 async fn by_page(
     scene: &Scene,
     cell: &str,
@@ -110,41 +120,22 @@ async fn by_page(
 }
 
 /// A program that runs commands; every other time it says which version it has seen.
-async fn script(
+async fn by_script(
     scene: &Scene,
-    count: usize,
-    mut dice: Numbers,
-) -> Result<Vec<Acknowledged>, Error> {
-    let mut made = Vec::new();
-    for number in 0..count {
-        let (cell, value) = subject("script", number);
-        let (mut overtaken, mut unreadable) = (0, 0);
-        let what = format!("max_in_flight={value}");
-        let version = loop {
-            pause(&mut dice).await;
-            let mut args = match cell.as_str() {
-                "shared" => vec!["cell", "set", "shared", &what],
-                _ => vec!["cell", "add", &cell, "address=127.0.0.1:1", &what],
-            };
-            let seen = Version::of(&scene.text()?).to_string();
-            if dice.below(2) == 0 {
-                args.extend(["--if-version", &seen]);
-            }
-            match said(&scene.command(&args).output().await?)? {
-                Became::Made(version) => break version,
-                Became::Overtaken => overtaken += 1,
-                Became::Unreadable => unreadable += 1,
-            }
-        };
-        made.push(Acknowledged {
-            cell,
-            value,
-            version,
-            overtaken,
-            unreadable,
-        });
+    cell: &str,
+    value: usize,
+    dice: &mut Numbers,
+) -> Result<Became, Error> {
+    let what = format!("max_in_flight={value}");
+    let mut args = match cell {
+        "shared" => vec!["cell", "set", "shared", &what],
+        _ => vec!["cell", "add", cell, "address=127.0.0.1:1", &what],
+    };
+    let seen = Version::of(&scene.text()?).to_string();
+    if dice.below(2) == 0 {
+        args.extend(["--if-version", &seen]);
     }
-    Ok(made)
+    said(&scene.command(&args).output().await?)
 }
 
 /// A person with an editor: reads the file, thinks, and saves over what is there, in one of the ways that editors have.
