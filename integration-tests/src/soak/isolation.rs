@@ -174,7 +174,8 @@ async fn ask(
             };
             open.write(&question).await.ok()?;
             let answer = open.answer().await.ok()?;
-            (answer.status == 200).then_some(open)
+            // Ill cells are to make their askers no busier: who is refused asks on the same connection again.
+            (answer.header("connection") != "close").then_some(open)
         };
         // Who waits for a cell that is well waits as long as it takes.
         let patience = if measured.is_some() {

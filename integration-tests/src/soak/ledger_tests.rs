@@ -127,6 +127,24 @@ fn a_body_that_is_cut_and_known_to_be() {
 }
 
 #[test]
+fn an_upload_of_no_bytes_is_as_repeatable_as_none() {
+    for (chunked, wanted) in [(false, [].as_slice()), (true, &[Rule::Doubled])] {
+        let ledger = Ledger::new(WORLD);
+        let empty = |request: &Request| {
+            let put = request.method == Method::PUT;
+            let fits = |upload: &super::super::plan::Upload| {
+                upload.bytes == 0 && upload.chunked == chunked
+            };
+            put && request.upload.is_some_and(|upload| fits(&upload))
+        };
+        let request = request(&ledger, empty);
+        drop(ledger.arrive(request.id, request.cell));
+        well(&ledger, &request, request.cell);
+        assert_eq!(broken(&ledger), wanted, "chunked: {chunked}");
+    }
+}
+
+#[test]
 fn a_changed_byte() {
     let ledger = Ledger::new(WORLD);
     let request = request(&ledger, with_body);

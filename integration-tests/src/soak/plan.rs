@@ -144,7 +144,10 @@ impl Request {
             self.method,
             Method::GET | Method::HEAD | Method::PUT | Method::DELETE
         );
-        idempotent && self.upload.is_none()
+        let body = self
+            .upload
+            .is_some_and(|upload| upload.chunked || upload.bytes > 0);
+        idempotent && !body
     }
 
     /// Whether the client breaks off by plan.
