@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{HOST, at, options};
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
 /// A router with an admin listener, and where that is.
 async fn started(options: RouterOptions) -> (Router, SocketAddr) {
