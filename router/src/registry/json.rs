@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize as _;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What a JSON text is, told by its first character.
@@ -69,6 +70,19 @@ pub(super) fn items<'t>(json: &'t str, each: impl FnMut(&'t str)) -> Result<(), 
     reader.end()
 }
 
+/// The value at the end of a path of names through objects, as written; of members with the same name the first. What comes
+/// after it is not read, so it may be anything.
+pub(super) fn find<'t>(json: &'t str, path: &[&str]) -> Option<&'t str> {
+    let mut found = None;
+    let way = Way {
+        path,
+        found: &mut found,
+    };
+    // What it finds ends it by an error.
+    let _ = way.deserialize(&mut serde_json::Deserializer::from_str(json));
+    found
+}
+
 /// The text that the JSON string `json` stands for; borrowed if it is written without escapes.
 ///
 /// # Errors
@@ -108,6 +122,46 @@ impl<'t, F: FnMut(&'t str, &'t str)> Visitor<'t> for Members<F> {
     }
 }
 
+struct Way<'w, 't> {
+    path: &'w [&'w str],
+    found: &'w mut Option<&'t str>,
+}
+
+impl<'t> DeserializeSeed<'t> for Way<'_, 't> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.path.is_empty() {
+            *self.found = Some(<&RawValue>::deserialize(deserializer)?.get());
+            return Ok(());
+        }
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'t> Visitor<'t> for Way<'_, 't> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((name, path)) = self.path.split_first() else {
+            return Ok(());
+        };
+        let found = self.found;
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            if string(key.get()).is_ok_and(|key| key == *name) {
+                map.next_value_seed(Way { path, found })?;
+                return Err(A::Error::custom("no more is read"));
+            }
+            map.next_value::<&RawValue>()?;
+        }
+        Ok(())
+    }
+}
+
 struct Items<F>(F);
 
 impl<'t, F: FnMut(&'t str)> DeserializeSeed<'t> for Items<F> {
@@ -130,5 +184,32 @@ impl<'t, F: FnMut(&'t str)> Visitor<'t> for Items<F> {
             (self.0)(item.get());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_by_the_way_to_it() {
+        for (json, path, found) in [
+            (r#"{"a": {"b": [1, 2]}}"#, &["a", "b"][..], Some("[1, 2]")),
+            (r#" {"a": 1}"#, &["a"], Some("1")),
+            (r#"{"a": 1}"#, &[], Some(r#"{"a": 1}"#)),
+            (r#"{"\u0061": 1}"#, &["a"], Some("1")),
+            // The first of two, be it the wrong one.
+            (r#"{"a": {"b": 1}, "a": {"b": 2}}"#, &["a", "b"], Some("1")),
+            (r#"{"a": {}, "a": {"b": 2}}"#, &["a", "b"], None),
+            (r#"{"b": {"a": 1}, "a": 2}"#, &["a"], Some("2")),
+            (r#"{"a": {"b": 1}, ?"#, &["a", "b"], Some("1")),
+            (r#"{"a": {"b": ?}}"#, &["a", "b"], None),
+            (r#"{? "a": 1}"#, &["a"], None),
+            (r#"{"a": "b"}"#, &["a", "b"], None),
+            (r#"[{"a": 1}]"#, &["a"], None),
+            ("", &["a"], None),
+        ] {
+            assert_eq!(find(json, path), found, "{json} {path:?}");
+        }
     }
 }

@@ -180,7 +180,7 @@ pub fn apply(text: &[u8], operations: &[Operation]) -> Result<Vec<u8>, EditError
     }
 }
 
-/// A cell's entry as it is written; none where there is none, or the text is no JSON object.
+/// A cell's entry as it is written; none where there is none, or the text before it is no JSON.
 pub fn entry<'t>(text: &'t [u8], cell: &str) -> Option<&'t str> {
     splice::find(std::str::from_utf8(text).ok()?, &["cells", cell])
 }

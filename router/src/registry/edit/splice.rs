@@ -27,21 +27,6 @@ fn members(object: &str) -> Option<Vec<Member<'_>>> {
     Some(found)
 }
 
-/// The value of the first member of this name. Of a million none is kept on the way there.
-fn member<'t>(object: &'t str, name: &str) -> Option<&'t str> {
-    if Shape::of(object) != Shape::Object {
-        return None;
-    }
-    let mut found = None;
-    json::members(object, |key, value| {
-        if found.is_none() && json::string(key).is_ok_and(|key| key == name) {
-            found = Some(value);
-        }
-    })
-    .ok()?;
-    found
-}
-
 /// The number of the first member of this name.
 fn position(members: &[Member<'_>], name: &str) -> Option<usize> {
     let is_it = |member: &Member<'_>| json::string(member.key).is_ok_and(|key| key == name);
@@ -50,8 +35,7 @@ fn position(members: &[Member<'_>], name: &str) -> Option<usize> {
 
 /// The value at the end of a path.
 pub(super) fn find<'t>(text: &'t str, path: &[&str]) -> Option<&'t str> {
-    path.iter()
-        .try_fold(text.trim(), |object, name| member(object, name))
+    json::find(text.trim(), path)
 }
 
 /// Whether there is something at the end of a path.
