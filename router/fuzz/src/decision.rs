@@ -10,6 +10,7 @@ use cell_router::decision::{
 };
 use cell_router::registry::Registry;
 use http::Method;
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use serde_json::json;
 
 use super::choices::Choices;
@@ -59,6 +60,10 @@ pub fn holds(data: &[u8]) {
         _ => BodyLength::Known(choices.of(&BORDERS)),
     };
     let method = choices.of(&[Method::GET, Method::POST, Method::PUT]);
+    let mut headers = HeaderMap::new();
+    if !visitor {
+        headers.insert(USER_AGENT, HeaderValue::from_static("kube-probe/1.30"));
+    }
     let facts = Facts {
         method: &method,
         authority: if by_path {
@@ -75,7 +80,7 @@ pub fn holds(data: &[u8]) {
         names_another_path: false,
         without_file: false,
         looped: choices.flag(),
-        visitor,
+        headers: &headers,
         replay_max_bytes: 1_000_000,
         https_at: choices.flag().then_some(443),
     };

@@ -84,10 +84,10 @@ pub struct Facts<'a> {
     pub without_file: bool,
     /// Whether `Via` says that this very router has seen the request before.
     pub looped: bool,
-    /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
-    pub visitor: bool,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
+    /// All header fields.
+    pub headers: &'a HeaderMap,
 }
 
 /// What does not come from the request's head.
@@ -135,9 +135,9 @@ impl<'a> Facts<'a> {
             signed_in: false,
             without_file: false,
             names_another_path: sign_in::names_another_path(&parts.headers),
-            visitor: visitor::is_visitor(&parts.headers),
             looped: passed(&parts.headers, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,
+            headers: &parts.headers,
         })
     }
 
@@ -154,6 +154,11 @@ impl<'a> Facts<'a> {
             format!(":{port}")
         };
         (!host.is_empty()).then(|| format!("https://{host}{port}{}", self.target))
+    }
+
+    /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
+    pub fn is_visitor(&self) -> bool {
+        visitor::is_visitor(self.headers)
     }
 
     /// The path, without the query.

@@ -319,7 +319,7 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
 
 /// Whether a cell that sleeps is to be woken for a request.
 pub fn may_wake(facts: &Facts<'_>, cell: &Cell) -> bool {
-    facts.visitor || cell.wake_for == WakeFor::All
+    cell.wake_for == WakeFor::All || facts.is_visitor()
 }
 
 impl Decision {
