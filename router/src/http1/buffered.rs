@@ -234,15 +234,17 @@ impl Buffered {
                 IoSlice::new(data),
                 IoSlice::new(after),
             ];
-            if parts.iter().all(|part| part.is_empty()) {
+            let mut full = parts.iter().filter(|part| !part.is_empty());
+            let Some(first) = full.next() else {
                 return Pin::new(&mut *self.io).poll_flush(context);
-            }
+            };
+            let several = full.next().is_some();
             let io = Pin::new(&mut *self.io);
-            let mut written = ready!(if io.is_write_vectored() {
+            // One part alone costs the kernel less when it is not written as one of many.
+            let mut written = ready!(if several && io.is_write_vectored() {
                 io.poll_write_vectored(context, &parts)
             } else {
-                let first = parts.iter().find(|part| !part.is_empty());
-                io.poll_write(context, first.map_or(&[], |part| part))
+                io.poll_write(context, first)
             })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
