@@ -309,14 +309,14 @@ impl Record {
         self.blame.get().or_else(left).or_else(bodies)
     }
 
-    fn line(&self, into: &mut String) {
+    fn line(&self, into: &mut String, duration: Duration) {
         match self.log.format() {
-            LogFormat::Json => self.json(into),
-            LogFormat::Text => self.text(into),
+            LogFormat::Json => self.json(into, duration),
+            LogFormat::Text => self.text(into, duration),
         }
     }
 
-    fn json(&self, into: &mut String) {
+    fn json(&self, into: &mut String, duration: Duration) {
         let mut line = JsonLine::new(into);
         line.quoted("time", timestamp);
         line.text("request_id", self.id.to_str().unwrap_or_default());
@@ -361,11 +361,11 @@ impl Record {
         if let Some(first_byte) = self.first_byte.get() {
             line.millis("first_byte_ms", first_byte);
         }
-        line.millis("duration_ms", self.began.elapsed());
+        line.millis("duration_ms", duration);
         line.end();
     }
 
-    fn text(&self, line: &mut String) {
+    fn text(&self, line: &mut String, duration: Duration) {
         timestamp(line);
         let cell = self.cell.get().map_or("-", CellName::as_str);
         // Writing to a string cannot fail.
@@ -382,7 +382,7 @@ impl Record {
             self.reason(),
             self.bytes_in.get(),
             self.bytes_out.get(),
-            Millis(self.began.elapsed()),
+            Millis(duration),
         );
         if let Some(waited) = self.waited.get() {
             let _ = write!(line, " waited={}ms", waited.as_millis());
@@ -439,8 +439,8 @@ impl Drop for Record {
         if let Some((step, tracer)) = step.zip(self.log.tracer()) {
             tracer.ended(span::spans(self, step, tracer));
         }
-        self.log.write(|log| self.line(log));
         let duration = self.began.elapsed();
+        self.log.write(|log| self.line(log, duration));
         self.log.tally().request(&Outcome {
             kind: Kind {
                 lane: self.lane.get(),
@@ -732,7 +732,7 @@ mod tests {
                 parent,
             };
             let mut line = String::new();
-            Record::open(Rc::new(log), opening).line(&mut line);
+            Record::open(Rc::new(log), opening).line(&mut line, Duration::ZERO);
             line
         };
         let parent = TraceParent::parse(traceparent.as_bytes());

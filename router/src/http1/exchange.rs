@@ -317,7 +317,7 @@ where
 
     /// Takes the connection back for another request, if it is fit for one: all of the request was written, all of
     /// the answer read, and nothing more has come.
-    pub fn finish(self) -> Option<Buffered> {
+    pub fn finish(&self) -> Option<Buffered> {
         let mut state = self.0.borrow_mut();
         let fit =
             state.sent && state.reading.is_done() && state.keep_alive && state.io.read.is_empty();

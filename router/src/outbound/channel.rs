@@ -14,13 +14,9 @@ use crate::http1::exchange::ExchangeError;
 
 /// A way to send one request. Dropping it takes back what is not done.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every one is of the large kind, and one more allocation for each would be for the rare ones"
-)]
 pub enum Channel {
     /// HTTP/1.1.
-    Alone(Connection),
+    Alone(Box<Connection>),
     /// HTTP/2.
     Shared(Stream),
 }

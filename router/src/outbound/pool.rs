@@ -76,8 +76,8 @@ impl Connection {
         address: SocketAddr,
         cell: &Cell,
         trust: Option<Arc<Trust>>,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             heard: socket.heard(),
             io: Io::Idle(Buffered::new(Box::new(socket), BytesMut::new())),
             address,
@@ -88,7 +88,7 @@ impl Connection {
             used: false,
             proven: false,
             home,
-        }
+        })
     }
 
     /// Sends a request, and returns its final answer, whose body is read as it is asked. `herald` gets those that come
@@ -162,16 +162,17 @@ impl Connection {
     }
 
     /// What it was lent to an exchange for is over: idle again, if it is fit for another.
-    fn restored(mut self) -> Option<Self> {
-        if let Io::Busy(exchange, sending) = self.io {
-            drop(sending);
-            self.io = Io::Idle(exchange.finish()?);
+    fn restored(mut self: Box<Self>) -> Option<Box<Self>> {
+        if let Io::Busy(exchange, sending) = &mut self.io {
+            drop(sending.take());
+            let io = exchange.finish()?;
+            self.io = Io::Idle(io);
         }
         Some(self)
     }
 
     /// The cell has proven on it who it is, and it has carried no request yet; none if it can carry none.
-    pub fn proven(self) -> Option<Self> {
+    pub fn proven(self: Box<Self>) -> Option<Box<Self>> {
         let mut connection = self.restored()?;
         connection.proven = true;
         connection.used = false;
@@ -189,7 +190,7 @@ impl Connection {
     }
 
     /// Keeps it for the next request, if it is fit for one.
-    pub fn release(self) {
+    pub fn release(self: Box<Self>) {
         let Some(mut connection) = self.restored() else {
             return;
         };
@@ -241,7 +242,11 @@ fn frame(head: &mut Parts, body: &Relayed) -> Framing {
 
 /// Idle connections by cell.
 pub struct Pool {
-    idle: RefCell<HashMap<CellName, Vec<Connection>>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "what is moved from the pool through a request and back is a pointer"
+    )]
+    idle: RefCell<HashMap<CellName, Vec<Box<Connection>>>>,
     /// Those that are shared.
     pub sharing: Rc<Sharing>,
     most: usize,
@@ -269,7 +274,7 @@ impl Pool {
 
     /// The connection that was used last, if one is fit for use: open, not idle for too long, leading to where the cell
     /// is now, and known to do so.
-    pub fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Connection> {
+    pub fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
             let fresh = connection.idle_since.elapsed() < self.lasts
@@ -282,7 +287,7 @@ impl Pool {
         }
     }
 
-    fn put(&self, connection: Connection) {
+    fn put(&self, connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
         match idle.get_mut(&connection.cell) {
             Some(kept) if kept.len() < self.most => kept.push(connection),
