@@ -196,6 +196,11 @@ impl Process {
         self.memory("VmRSS:")
     }
 
+    /// Of that what no file is behind: not the program's code, which is read as it is first run.
+    pub fn private_memory_bytes(&self) -> Option<u64> {
+        self.memory("RssAnon:")
+    }
+
     fn memory(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find_map(|l| l.strip_prefix(field))?;

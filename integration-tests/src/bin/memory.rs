@@ -25,7 +25,7 @@ const LINES: [(&str, &str); 4] = [
 ];
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// Measures the router's resident memory.
+/// Measures the router's private memory: resident, without the code of its binary.
 #[derive(Debug, Parser)]
 struct Args {
     /// The router's binary.
@@ -69,8 +69,8 @@ async fn router(args: &Args, cell: &ScriptedCell) -> Router {
     Router::start(options.args(flags)).await
 }
 
-fn resident(router: &Router) -> u64 {
-    router.process().memory_bytes().unwrap_or_default()
+fn private(router: &Router) -> u64 {
+    router.process().private_memory_bytes().unwrap_or_default()
 }
 
 fn each(now: u64, before: u64, count: usize) -> f64 {
@@ -96,7 +96,7 @@ async fn idle(args: &Args) -> Result<(), Error> {
         for number in 0..args.idle + 100 {
             if number == 100 {
                 // What the first requests take is not what a connection costs.
-                before = resident(&router);
+                before = private(&router);
             }
             kept.push(if args.http2 {
                 let mut client = Frames::connect(router.addr(), &[]).await?;
@@ -110,7 +110,7 @@ async fn idle(args: &Args) -> Result<(), Error> {
                 client
             });
         }
-        let now = resident(&router);
+        let now = private(&router);
         println!(
             "{} idle connections: {:.2} KiB each ({} KiB before, {} KiB with them)",
             args.idle,
@@ -155,7 +155,7 @@ async fn uploads(args: &Args) -> Result<(), Error> {
     } else {
         "content-length: 1000000000000"
     };
-    let before = resident(&router);
+    let before = private(&router);
     let sending = (0..args.uploads).map(|_| async {
         let socket = TcpSocket::new_v4()?;
         socket.set_send_buffer_size(KERNEL_BYTES)?;
@@ -193,7 +193,7 @@ async fn uploads(args: &Args) -> Result<(), Error> {
                 upstream.bytes(8 * 1024).await?;
             }
             if second % 5 == 0 {
-                let now = resident(&router);
+                let now = private(&router);
                 println!(
                     "after {second:3} s {:.1} KiB each ({} KiB in all)",
                     each(now, before, args.uploads),
