@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::registry::cell::PathRule;
 use crate::registry::host::{HostName, HostRule, below};
+use crate::registry::json;
 use crate::registry::name::{CellName, MachineId};
 use crate::registry::path::PathPrefix;
 use crate::registry::problem::{Place, Refusal, Report, quoted};
@@ -60,8 +61,9 @@ impl<'t> Claims<'t> {
         u32::try_from(self.owners.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    fn owner(&self, index: u32) -> &'t str {
-        self.owners.get(index as usize).copied().unwrap_or_default()
+    fn owner(&self, index: u32) -> String {
+        let key = self.owners.get(index as usize).copied();
+        named(key.unwrap_or_default())
     }
 
     /// Claims a host for the current entry, whose name is `cell` if it has a good one.
@@ -205,6 +207,11 @@ impl<'t> Claims<'t> {
             "take it out of one of the two cells",
         )
     }
+}
+
+/// The name of an entry for a message, from its key as written, which may be no good one.
+pub(super) fn named(key: &str) -> String {
+    json::string(key).map_or_else(|_| quoted(key), |name| quoted(&name))
 }
 
 /// The name of the cell that answers at `host` as a subdomain, whether it exists or not.

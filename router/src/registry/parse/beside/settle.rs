@@ -8,7 +8,7 @@ use super::unfit;
 use crate::registry::cell::{Cell, Placement};
 use crate::registry::host::HostRule;
 use crate::registry::json;
-use crate::registry::parse::claims::{Claims, like_machine};
+use crate::registry::parse::claims::{Claims, like_machine, named};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
 /// An entry as written, and the cell as it was.
@@ -320,7 +320,7 @@ impl Settling<'_, '_, '_> {
                 "keep one of the two",
             );
         }
-        let name = self.entries[holder].key;
+        let name = named(self.entries[holder].key);
         let why = match self.standing[holder] {
             Standing::Kept => ", whose own entry is broken and which stays as it was",
             Standing::AsWritten | Standing::Broken | Standing::Out => "",
