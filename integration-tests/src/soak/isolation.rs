@@ -174,8 +174,7 @@ async fn ask(
             };
             open.write(&question).await.ok()?;
             let answer = open.answer().await.ok()?;
-            // Ill cells are to make their askers no busier: who is refused asks on the same connection again.
-            (answer.header("connection") != "close").then_some(open)
+            Some((answer, open))
         };
         // Who waits for a cell that is well waits as long as it takes.
         let patience = if measured.is_some() {
@@ -183,10 +182,16 @@ async fn ask(
         } else {
             PATIENCE
         };
-        line = timeout(patience, asked).await.ok().flatten();
+        let answered = timeout(patience, asked).await.ok().flatten();
         if let Some(measured) = &measured {
-            lock(measured).push(began.elapsed());
+            let served = answered.as_ref().is_some_and(|(one, _)| one.status == 200);
+            // A refusal is quick, and worse than any wait.
+            lock(measured).push(if served { began.elapsed() } else { patience });
         }
+        // Ill cells are to make their askers no busier: who is refused asks on the same connection again.
+        line = answered
+            .filter(|(answer, _)| answer.header("connection") != "close")
+            .map(|(_, open)| open);
     }
 }
 
