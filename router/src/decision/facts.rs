@@ -1,4 +1,4 @@
-//! What a decision needs to know of a request, read once from its head.
+//! What a decision needs to know of a request, read from its head.
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;
@@ -86,7 +86,7 @@ pub struct Facts<'a> {
     pub looped: bool,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
-    /// All header fields.
+    /// All header fields: what matters to few cells is looked for only there.
     pub headers: &'a HeaderMap,
 }
 

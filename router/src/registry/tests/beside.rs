@@ -82,6 +82,8 @@ settles! {
         ["a=h:1"], ["a kept $.cells.a.hosts[1]: \"x.org\" is in this list twice"];
     a_broken_entry_keeps_its_host_from_a_new_one: [at("a", 1, r#""x.org""#)] then [r#""a": {"address": 1}"#, at("b", 2, r#""y.org", "x.org""#)] =>
         ["a=h:1"], ["a kept $.cells.a.address", "b out $.cells.b.hosts[1]: \"x.org\" belongs to cell \"a\" already, whose own entry is broken"];
+    a_name_is_told_as_it_reads_not_as_it_is_written: [at("a", 1, r#""x.org""#)] then [r#""\u0061": {"address": 1}"#, at("b", 2, r#""x.org""#)] =>
+        ["a=h:1"], ["a kept $.cells.a.address", "b out $.cells.b.hosts[0]: \"x.org\" belongs to cell \"a\" already, whose own"];
     whoever_had_a_host_keeps_it_wherever_the_newcomer_stands: [at("a", 1, r#""x.org""#)] then [at("b", 2, r#""x.org""#), at("a", 2, r#""x.org""#)] =>
         ["a=h:2"], ["b out $.cells.b.hosts[0]: \"x.org\" belongs to cell \"a\""];
     of_two_newcomers_the_first_has_it: [at("c", 1, "")] then [at("a", 2, r#""x.org""#), at("b", 2, r#""x.org""#), at("c", 2, "")] =>
