@@ -18,6 +18,10 @@ const WRITE_AHEAD: usize = 16 * 1024;
 /// Data of up to so many bytes is copied to what else is written; more is written from where it is.
 const COPIED: usize = 2 * 1024;
 
+/// After so many bytes of a turn that went through pipes, the kernel may take more to send: whoever takes so many is no one
+/// who does not read, and to be woken for each bit doubles what a large body costs.
+const RUN_AHEAD: u64 = 1024 * 1024;
+
 /// One side of the router: a client's socket or a cell's.
 pub struct Buffered {
     io: Box<dyn Io>,
@@ -33,6 +37,8 @@ pub struct Buffered {
     written: u64,
     /// From how many bytes on what is read of a body in this turn stays in the kernel.
     piped: u64,
+    /// The kernel may take more to send in this turn.
+    ahead: bool,
     /// A write was told that the other end has reset the connection.
     reset: bool,
 }
@@ -55,6 +61,7 @@ impl Buffered {
             after: b"",
             written: 0,
             piped: u64::MAX,
+            ahead: false,
             reset: false,
         }
     }
@@ -63,6 +70,9 @@ impl Buffered {
     pub fn begin(&mut self) {
         self.written = 0;
         self.piped = u64::MAX;
+        if std::mem::take(&mut self.ahead) {
+            self.io.run_ahead(false);
+        }
     }
 
     /// Bytes that the socket has taken in this turn.
@@ -214,7 +224,12 @@ impl Buffered {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.written += written as u64;
-                if piped.is_empty() {
+                let emptied = piped.is_empty();
+                if self.written >= RUN_AHEAD && !self.ahead {
+                    self.ahead = true;
+                    self.io.run_ahead(true);
+                }
+                if emptied {
                     self.data = Piece::default();
                     if !self.after.is_empty() {
                         // It goes with what is queued next, or, if nothing is, with the next call.

@@ -27,9 +27,6 @@ const REMEMBER_NONE: Duration = Duration::from_millis(500);
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
-/// Bytes that the kernel takes for a cell beyond what the cell has room for. Without a limit it takes megabytes, and a cell
-/// that does not read looks like one that does.
-const UNSENT_BYTES: u32 = 128 * 1024;
 /// Fly's resolver on every private network, used where the system names none (Fly docs, Private Networking).
 const FLY_DNS: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 3));
 
@@ -188,9 +185,7 @@ async fn connect(
             Ok(Ok(socket)) => {
                 // Hints to the kernel; without them the socket works all the same.
                 let _ = socket.set_nodelay(true);
-                let options = SockRef::from(&socket);
-                let _ = options.set_tcp_keepalive(&keepalive());
-                let _ = options.set_tcp_notsent_lowat(UNSENT_BYTES);
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
                 return Ok((socket, address));
             }
             Ok(Err(error)) => last = DialError::Refused(address, error),

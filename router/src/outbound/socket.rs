@@ -6,12 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::http1::io::Io as Both;
 use crate::http1::pipe::Piped;
+
+/// Bytes that the kernel takes for a cell beyond what the cell has room for. Without a limit it takes megabytes, and a cell
+/// that does not read looks like one that does.
+const UNSENT_BYTES: u32 = 128 * 1024;
+/// No limit but the system's.
+const UNLIMITED: u32 = 0;
 
 /// How many bytes have come from the cell: whether any has decides whether a request may be sent again.
 #[derive(Debug, Clone, Default)]
@@ -39,23 +46,26 @@ pub struct Socket {
 
 impl From<TcpStream> for Socket {
     fn from(socket: TcpStream) -> Self {
-        Self {
-            io: Io::Plain(socket),
-            heard: Heard::default(),
-        }
+        Self::new(Io::Plain(socket))
     }
 }
 
 impl From<TlsStream<TcpStream>> for Socket {
     fn from(socket: TlsStream<TcpStream>) -> Self {
-        Self {
-            io: Io::Tls(Box::new(socket)),
-            heard: Heard::default(),
-        }
+        Self::new(Io::Tls(Box::new(socket)))
     }
 }
 
 impl Socket {
+    fn new(io: Io) -> Self {
+        let socket = Self {
+            io,
+            heard: Heard::default(),
+        };
+        socket.run_ahead(false);
+        socket
+    }
+
     /// The count of what comes.
     pub fn heard(&self) -> Heard {
         self.heard.clone()
@@ -72,6 +82,16 @@ impl Both for Socket {
 
     fn pipes(&self) -> bool {
         matches!(self.io, Io::Plain(_))
+    }
+
+    fn run_ahead(&self, far: bool) {
+        let tcp = match &self.io {
+            Io::Plain(io) => io,
+            Io::Tls(io) => io.get_ref().0,
+        };
+        // A hint to the kernel; without it the socket works all the same.
+        let most = if far { UNLIMITED } else { UNSENT_BYTES };
+        let _ = SockRef::from(tcp).set_tcp_notsent_lowat(most);
     }
 
     fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
@@ -157,5 +177,58 @@ impl AsyncWrite for Socket {
             Io::Plain(io) => Pin::new(io).poll_shutdown(context),
             Io::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use bytes::BytesMut;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::http1::Piece;
+    use crate::http1::buffered::Buffered;
+    use crate::http1::pipe;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(connecting, listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_kernel_takes_more_only_of_a_large_body_that_is_taken() {
+        let (ours, mut cell) = pair().await;
+        let ours = ours.into_std().unwrap();
+        let seen = ours.try_clone().unwrap();
+        let limit = || SockRef::from(&seen).tcp_notsent_lowat().unwrap();
+        let socket = Socket::from(TcpStream::from_std(ours).unwrap());
+        assert_eq!(limit(), UNSENT_BYTES);
+        let mut io = Buffered::new(Box::new(socket), BytesMut::new());
+        let (mut client, body) = UnixStream::pair().unwrap();
+        let mut moved = 0;
+        io.begin();
+        while moved < 2 * 1024 * 1024 {
+            client.write_all(&[0; 1024]).unwrap();
+            assert!(pipe::spare());
+            let piped = Piped::fill(&body, 1024).unwrap();
+            let (length, was) = (piped.len(), moved);
+            io.queue(b"", Piece::from(piped), b"");
+            poll_fn(|context| io.poll_flush(context)).await.unwrap();
+            cell.read_exact(&mut vec![0; length]).await.unwrap();
+            moved += length;
+            if was < 512 * 1024 {
+                assert_eq!(limit(), UNSENT_BYTES, "after {moved}");
+            }
+        }
+        assert_eq!(limit(), UNLIMITED);
+        io.begin();
+        assert_eq!(limit(), UNSENT_BYTES, "the next request is another");
     }
 }
