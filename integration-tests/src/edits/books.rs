@@ -147,7 +147,7 @@ fn is_hand(record: &Record) -> bool {
 }
 
 fn number_of(registry: &Registry, cell: &str) -> Option<usize> {
-    Some(registry.cell(cell)?.limits.max_in_flight as usize)
+    Some(registry.cell(cell)?.policy.limits.max_in_flight as usize)
 }
 
 /// Whether the step between two texts is that edit and nothing else.

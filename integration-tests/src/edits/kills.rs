@@ -61,7 +61,7 @@ pub(super) async fn amid_edits(
         let text = scene.text()?;
         let registry = scene.registry()?;
         let now = registry.cell("shared").ok_or("the cell is gone")?;
-        let is_made = now.limits.max_in_flight == value;
+        let is_made = now.policy.limits.max_in_flight == value;
         if acknowledged && !is_made {
             return Err(format!("edit {value} was acknowledged, and is lost").into());
         }

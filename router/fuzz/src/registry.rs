@@ -197,8 +197,8 @@ fn well_formed(cell: &Cell) {
             assert!(plain(host) && !host.contains(['[', ']', '/', '@']) && *port > 0);
         }
     }
-    assert!(plain(&cell.ready_path) && cell.ready_path.starts_with('/'));
-    assert!(cell.limits.max_in_flight > 0);
+    assert!(plain(&cell.policy.ready_path) && cell.policy.ready_path.starts_with('/'));
+    assert!(cell.policy.limits.max_in_flight > 0);
     for rule in &cell.hosts {
         let text = rule.to_string();
         let host = text.strip_prefix("*.").unwrap_or(&text);

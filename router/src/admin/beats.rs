@@ -159,7 +159,7 @@ impl Desk {
         let cell = snapshot.registry.cell(name).ok_or(Refused::NoCell)?;
         let keys = snapshot.keys(cell).ok_or(Refused::Forged)?;
         let time_ms = keys.beat(token, name).ok_or(Refused::Forged)?;
-        if cell.limits.beat_every.is_zero() {
+        if cell.policy.limits.beat_every.is_zero() {
             return Err(Refused::NotAwaited);
         }
         let now = SystemTime::now()

@@ -287,7 +287,7 @@ fn is(cell: Option<&Arc<Cell>>, condition: Condition) -> bool {
             return false;
         }
     };
-    cell.is_some_and(|cell| cell.state == state)
+    cell.is_some_and(|cell| cell.policy.state == state)
 }
 
 /// One cell.
@@ -346,10 +346,10 @@ pub(super) async fn show(
         last_request,
         missing_since,
         beat_every_s: cell
-            .map(|cell| cell.limits.beat_every.as_secs())
+            .map(|cell| cell.policy.limits.beat_every.as_secs())
             .filter(|every| *every > 0),
         last_beat: view.beats.pulse(&name).last.map(|last| last.at_s),
-        protocol: cell.map(|cell| match cell.protocol {
+        protocol: cell.map(|cell| match cell.policy.protocol {
             Protocol::Http1 => "http1",
             Protocol::Http2 => "http2",
         }),
@@ -529,7 +529,7 @@ fn summary(view: &View, snapshot: &Snapshot, name: &str, cell: Option<&Cell>) ->
     }
     Summary {
         name: name.to_owned(),
-        state: cell.map_or("broken", |cell| cell.state.as_str()),
+        state: cell.map_or("broken", |cell| cell.policy.state.as_str()),
         placement: cell.map_or_else(String::new, |cell| cell.placement.to_string()),
         in_flight: live.as_ref().map_or(0, |live| live.in_flight()),
         queued: live.as_ref().map_or(0, |live| live.queued()),

@@ -178,7 +178,7 @@ fn allow(bearer: &Bearer, operations: &[Operation], text: &[u8]) -> Result<(), P
     let registry = Registry::parse_beside(text, &Registry::default(), &[]);
     let is_disabled = |name: &str| match &registry {
         Ok((registry, flags)) => match registry.cell(name) {
-            Some(cell) => cell.state == Admission::Disabled,
+            Some(cell) => cell.policy.state == Admission::Disabled,
             None => flags.iter().any(|flag| flag.cell == name),
         },
         Err(_) => true,

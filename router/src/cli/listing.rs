@@ -51,7 +51,7 @@ impl Listed {
         };
         Self {
             cell: cell.name.to_string(),
-            state: cell.state.as_str(),
+            state: cell.policy.state.as_str(),
             placement: cell.placement.to_string(),
             hosts: cell.hosts.iter().map(ToString::to_string).collect(),
             paths: cell.paths.iter().map(path).collect(),
@@ -185,9 +185,9 @@ fn holds(cell: &Cell, domain: Option<&str>) -> Vec<(&'static str, String)> {
     let hosts = cell.hosts.iter().map(ToString::to_string);
     let paths = cell.paths.iter().map(|rule| rule.prefix.to_string());
     let at: Vec<_> = own.into_iter().chain(hosts).chain(paths).collect();
-    let limits = &cell.limits;
+    let limits = &cell.policy.limits;
     let milliseconds = |duration: std::time::Duration| duration.as_millis().to_string();
-    let replay = match cell.replay {
+    let replay = match cell.policy.replay {
         Replay::Never => "never".to_owned(),
         Replay::Strict { .. } => "strict".to_owned(),
         Replay::Cached { ttl } => format!("cached for {} s", ttl.as_secs()),
@@ -195,12 +195,12 @@ fn holds(cell: &Cell, domain: Option<&str>) -> Vec<(&'static str, String)> {
     let secret = cell.secret.as_ref().map(ToString::to_string);
     let none = || "none".to_owned();
     vec![
-        ("state", state(cell.state).to_owned()),
+        ("state", state(cell.policy.state).to_owned()),
         ("place", cell.placement.to_string()),
         ("answers at", at.join(" ")),
         ("replay", replay),
         ("secret", secret.unwrap_or_else(none)),
-        ("ready_path", cell.ready_path.to_string()),
+        ("ready_path", cell.policy.ready_path.to_string()),
         ("max_in_flight", limits.max_in_flight.to_string()),
         ("queue_timeout_ms", milliseconds(limits.queue_timeout)),
         (

@@ -142,7 +142,7 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
             signed_in: true,
             ..facts.clone()
         });
-        found.cell.sign_in.as_deref().map(signs_in)
+        found.cell.policy.sign_in.as_deref().map(signs_in)
     });
     let placement = &found.cell.placement;
     let sent = matches!(decided, Decision::Stream(_) | Decision::Replay(_));
@@ -158,13 +158,13 @@ pub fn explain(registry: &Registry, question: &Question) -> Result<Explanation, 
         lane: decided.lane(),
         reason: decided.reason(),
         because: because(&decided),
-        to: match (&decided, &found.cell.files) {
+        to: match (&decided, &found.cell.policy.files) {
             (Decision::Files, Some(files)) => Some(format!("the folder {}", files.folder)),
             _ => sent.then(|| destination(placement, &decided)),
         },
         target,
         instruction: instruction(&decided, placement),
-        page: page(&decided, found.cell.pages.as_deref()),
+        page: page(&decided, found.cell.policy.pages.as_deref()),
         wakes: question
             .asleep
             .then(|| wakes(&decided, placement, decision::may_wake(&facts, found.cell)))

@@ -128,22 +128,26 @@ impl Named {
             {
                 miss("secret", why);
             }
-            if let Some(source) = cell.tls.as_ref().map(|tls| &tls.trust)
+            if let Some(source) = cell.policy.tls.as_ref().map(|tls| &tls.trust)
                 && let Err(why) = once(&mut self.trust, source, || judge(source, folder))
             {
                 miss("tls", why);
             }
-            if let Some(source) = &cell.pages
+            if let Some(source) = &cell.policy.pages
                 && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
             {
                 miss("pages", why);
             }
-            if let Some(source) = cell.sign_in.as_ref().and_then(|sign_in| sign_in.file())
+            if let Some(source) = cell
+                .policy
+                .sign_in
+                .as_ref()
+                .and_then(|sign_in| sign_in.file())
                 && let Err(why) = once(&mut self.passwords, source, || passwords(source, folder))
             {
                 miss("sign_in", why);
             }
-            if let Some(source) = cell.files.as_ref().map(|files| &files.folder)
+            if let Some(source) = cell.policy.files.as_ref().map(|files| &files.folder)
                 && let Err(why) = once(&mut self.folders, source, || files(source, folder))
             {
                 miss("static", why);
@@ -162,24 +166,26 @@ impl Named {
         for cell in registry.cells() {
             if let (Some(source), Some(keys)) = (&cell.secret, last.keys(cell)) {
                 let keys = || Arc::clone(keys);
-                self.keys.entry(source.clone()).or_insert_with(keys);
+                self.keys
+                    .entry(SecretSource::clone(source))
+                    .or_insert_with(keys);
             }
-            if let (Some(tls), Some(trust)) = (&cell.tls, last.trust(cell)) {
+            if let (Some(tls), Some(trust)) = (&cell.policy.tls, last.trust(cell)) {
                 let trust = || Arc::clone(trust);
                 self.trust.entry(tls.trust.clone()).or_insert_with(trust);
             }
-            if let (Some(source), Some(pages)) = (&cell.pages, last.pages(Some(cell))) {
+            if let (Some(source), Some(pages)) = (&cell.policy.pages, last.pages(Some(cell))) {
                 let pages = || Arc::clone(pages);
                 self.pages.entry(Arc::clone(source)).or_insert_with(pages);
             }
-            if let (Some(sign_in), Some(passwords)) = (&cell.sign_in, last.passwords(cell))
+            if let (Some(sign_in), Some(passwords)) = (&cell.policy.sign_in, last.passwords(cell))
                 && let Some(source) = sign_in.file()
             {
                 let passwords = || Arc::clone(passwords);
                 let kept = self.passwords.entry(Arc::clone(source));
                 kept.or_insert_with(passwords);
             }
-            if let (Some(files), Some(folder)) = (&cell.files, last.folder(cell)) {
+            if let (Some(files), Some(folder)) = (&cell.policy.files, last.folder(cell)) {
                 let folder = || Arc::clone(folder);
                 let kept = self.folders.entry(Arc::clone(&files.folder));
                 kept.or_insert_with(folder);

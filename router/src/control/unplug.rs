@@ -38,7 +38,7 @@ impl fmt::Display for Unplugged {
 }
 
 fn is_plugged(cell: &Cell) -> bool {
-    cell.state != Admission::Disabled
+    cell.policy.state != Admission::Disabled
 }
 
 /// What the step from `last` to `next` unplugs.

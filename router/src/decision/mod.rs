@@ -168,7 +168,7 @@ impl Found<'_> {
     /// `None` where that cannot be said of any, where another prefix lies below it, or where the router serves files of the
     /// cell: what the edge remembers it does not ask the router again, and it knows of no exceptions.
     pub fn exclusive_prefix(&self, registry: &Registry) -> Option<String> {
-        if self.cell.files.is_some() {
+        if self.cell.policy.files.is_some() {
             return None;
         }
         match (&self.route, &self.cell.placement) {
@@ -213,10 +213,10 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
             None => Decision::Answer(Answer::Malformed(Malformed::Host)),
         };
     }
-    match cell.state {
+    match cell.policy.state {
         Admission::Disabled => return Decision::Answer(Answer::Disabled),
         Admission::Maintenance => {
-            return Decision::Answer(Answer::Maintenance(cell.limits.retry_after));
+            return Decision::Answer(Answer::Maintenance(cell.policy.limits.retry_after));
         }
         Admission::Paused | Admission::Active if wants_sign_in(facts, found) => {
             return Decision::SignIn;
@@ -226,18 +226,18 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
     if let Some(decided) = file(facts, found) {
         return decided;
     }
-    if cell.state == Admission::Paused {
+    if cell.policy.state == Admission::Paused {
         return Decision::Hold;
     }
-    if let (BodyLength::Known(bytes), Some(most)) = (facts.body, cell.limits.max_body_bytes)
+    if let (BodyLength::Known(bytes), Some(most)) = (facts.body, cell.policy.limits.max_body_bytes)
         && bytes > most
     {
         return Decision::Answer(Answer::TooLarge);
     }
     match (lane(facts, found, place), state.refused_for) {
         (Decision::Stream(_), Some(left)) => Decision::Answer(Answer::BreakerOpen(left)),
-        (Decision::Stream(_), None) if state.in_flight >= cell.limits.max_in_flight => {
-            Decision::Answer(Answer::Full(cell.limits.retry_after))
+        (Decision::Stream(_), None) if state.in_flight >= cell.policy.limits.max_in_flight => {
+            Decision::Answer(Answer::Full(cell.policy.limits.retry_after))
         }
         (decided, _) => decided,
     }
@@ -245,7 +245,7 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
 
 /// What becomes of a request at the path of files that the router serves; none where it is the cell's all the same.
 fn file(facts: &Facts<'_>, found: &Found<'_>) -> Option<Decision> {
-    let files = found.cell.files.as_ref()?;
+    let files = found.cell.policy.files.as_ref()?;
     files.path.rest(&found.path(facts))?;
     let reads = matches!(*facts.method, http::Method::GET | http::Method::HEAD);
     match (files.missing, reads, facts.without_file) {
@@ -258,7 +258,7 @@ fn file(facts: &Facts<'_>, found: &Found<'_>) -> Option<Decision> {
 
 /// Whether it has to be found out first who the client is.
 fn wants_sign_in(facts: &Facts<'_>, found: &Found<'_>) -> bool {
-    let Some(sign_in) = &found.cell.sign_in else {
+    let Some(sign_in) = &found.cell.policy.sign_in else {
         return false;
     };
     if facts.signed_in || sign_in.is_open() {
@@ -288,10 +288,10 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
     if let Placement::Address { .. } = found.cell.placement {
         return Decision::Stream(StreamReason::AddressCell);
     }
-    if found.cell.sign_in.is_some() {
+    if found.cell.policy.sign_in.is_some() {
         return Decision::Stream(StreamReason::SignsIn);
     }
-    let kind = match found.cell.replay {
+    let kind = match found.cell.policy.replay {
         Replay::Never => return Decision::Stream(StreamReason::ReplayNever),
         Replay::Strict { timeout } => ReplayKind::Strict { timeout },
         Replay::Cached { ttl } => ReplayKind::Cached { ttl },
@@ -319,7 +319,7 @@ fn lane(facts: &Facts<'_>, found: &Found<'_>, place: &Place) -> Decision {
 
 /// Whether a cell that sleeps is to be woken for a request.
 pub fn may_wake(facts: &Facts<'_>, cell: &Cell) -> bool {
-    cell.wake_for == WakeFor::All || facts.is_visitor()
+    cell.policy.wake_for == WakeFor::All || facts.is_visitor()
 }
 
 impl Decision {

@@ -42,23 +42,23 @@ impl Snapshot {
 
     /// What is asked of a cell's certificate, if its entry says that it speaks TLS.
     pub fn trust(&self, cell: &Cell) -> Option<&Arc<Trust>> {
-        self.trust.get(&cell.tls.as_ref()?.trust)
+        self.trust.get(&cell.policy.tls.as_ref()?.trust)
     }
 
     /// The passwords of a cell, if its clients sign in with one.
     pub fn passwords(&self, cell: &Cell) -> Option<&Arc<Passwords>> {
-        self.passwords.get(cell.sign_in.as_ref()?.file()?)
+        self.passwords.get(cell.policy.sign_in.as_ref()?.file()?)
     }
 
     /// Where the files of a cell are, if the router serves some.
     pub fn folder(&self, cell: &Cell) -> Option<&Arc<PathBuf>> {
-        self.folders.get(&cell.files.as_ref()?.folder)
+        self.folders.get(&cell.policy.files.as_ref()?.folder)
     }
 
     /// The operator's own pages for requests of a cell; of no cell, those for all.
     pub fn pages(&self, cell: Option<&Cell>) -> Option<&Arc<Pages>> {
         let folder = match cell {
-            Some(cell) => cell.pages.as_ref(),
+            Some(cell) => cell.policy.pages.as_ref(),
             None => self.registry.pages(),
         };
         self.pages.get(folder?)

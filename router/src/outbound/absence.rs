@@ -177,7 +177,7 @@ impl Watched {
         self.version = Some(snapshot.version);
         let mut before = std::mem::take(&mut self.watches);
         let awaited = snapshot.registry.cells();
-        for cell in awaited.filter(|cell| !cell.limits.beat_every.is_zero()) {
+        for cell in awaited.filter(|cell| !cell.policy.limits.beat_every.is_zero()) {
             let watch = match before.remove(&cell.name) {
                 Some(watch) => watch.edited(cell, now),
                 None => Watch::new(cell, now),
@@ -256,7 +256,7 @@ impl Watch {
     }
 
     fn edited(self, cell: &Arc<Cell>, now: Instant) -> Self {
-        let same = self.cell.limits.beat_every == cell.limits.beat_every;
+        let same = self.cell.policy.limits.beat_every == cell.policy.limits.beat_every;
         if self.cell.placement != cell.placement {
             let Self {
                 missing,
@@ -293,7 +293,7 @@ impl Watch {
     /// Whether it has been silent for so long that it is to be asked why.
     fn is_silent(&self, now: Instant) -> bool {
         let lasts = now.saturating_duration_since(self.since);
-        lasts >= self.cell.limits.beat_every * INTERVALS
+        lasts >= self.cell.policy.limits.beat_every * INTERVALS
     }
 
     /// It was awake then.
@@ -328,11 +328,11 @@ impl Watch {
     /// Judges its silence, and tells what has changed; whether the platform is to be asked.
     fn look(&mut self, absence: &Absence, now: Instant) -> bool {
         let beat = self.listen(absence, now);
-        let every = self.cell.limits.beat_every;
+        let every = self.cell.policy.limits.beat_every;
         let lasts = now.saturating_duration_since(self.since);
         let verdict = judge(Silence {
             every,
-            admission: self.cell.state,
+            admission: self.cell.policy.state,
             lasts,
             home: self.home,
         });
@@ -341,7 +341,7 @@ impl Watch {
             Verdict::Well | Verdict::Excused => self.end(absence, beat),
             Verdict::Ask => {}
         }
-        if self.cell.state != Admission::Active {
+        if self.cell.policy.state != Admission::Active {
             self.begin_anew(now);
         }
         if let Some((event, since)) = self.news

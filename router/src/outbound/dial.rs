@@ -109,7 +109,7 @@ impl Dialer {
             Some(told) => vec![told],
             None => self.addresses(cell).await?,
         };
-        let connected = connect(&addresses, cell.limits.connect_timeout).await;
+        let connected = connect(&addresses, cell.policy.limits.connect_timeout).await;
         if connected.is_err() {
             self.forget(cell, live, began);
         }

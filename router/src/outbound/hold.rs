@@ -19,7 +19,7 @@ pub async fn until_changed(
     began: tokio::time::Instant,
     mut changes: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), StreamError> {
-    let patience = cell.limits.hold_timeout;
+    let patience = cell.policy.limits.hold_timeout;
     let changed = changes.wait_for(|snapshot| {
         snapshot
             .registry

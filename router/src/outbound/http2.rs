@@ -138,7 +138,7 @@ impl Shared {
     pub fn leads_to(&self, cell: &registry::Cell, trust: Option<&Arc<Trust>>) -> bool {
         self.placement == cell.placement
             && self.trust.as_ref() == trust
-            && (self.proven.get() || cell.identity == Identity::None)
+            && (self.proven.get() || cell.policy.identity == Identity::None)
     }
 
     /// Whether it is of no use to another request: closed, given up by the cell, or idle for as long as `lasts`.

@@ -70,7 +70,7 @@ pub async fn prove(
     keys: &Keys,
     record: &Rc<Record>,
 ) -> Result<(), Doubt> {
-    let patience = cell.limits.first_byte_timeout;
+    let patience = cell.policy.limits.first_byte_timeout;
     timeout(patience, ask(channel, cell, keys, record))
         .await
         .map_err(|_| Doubt::Silent(patience))?

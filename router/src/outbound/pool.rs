@@ -280,7 +280,7 @@ impl Pool {
             let fresh = connection.idle_since.elapsed() < self.lasts
                 && connection.placement == cell.placement
                 && connection.trust.as_ref() == trust
-                && (connection.proven || cell.identity == Identity::None);
+                && (connection.proven || cell.policy.identity == Identity::None);
             if fresh && connection.is_quiet() {
                 return Some(connection);
             }

@@ -160,9 +160,10 @@ impl Upstream {
             body,
             upgrade,
         } = outgoing;
-        let limits = Arc::clone(&to.cell.limits);
+        let policy = Arc::clone(&to.cell.policy);
+        let limits = &policy.limits;
         let takes_pipes = body.takes_pipes();
-        let interim = Heralds::new(&head, &body, to.cell.may_replay);
+        let interim = Heralds::new(&head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
         let body = Relayed::request(
             body,
@@ -174,7 +175,7 @@ impl Upstream {
             },
             gate,
         )
-        .signed_in_by(to.cell.sign_in.as_ref());
+        .signed_in_by(to.cell.policy.sign_in.as_ref());
 
         let mut channel = self.channel(&to, record).await?;
         let mut message = Message {
@@ -230,7 +231,7 @@ impl Upstream {
         let status = response.status();
         let headers = response.headers_mut();
         hop_by_hop::strip_answer(status, headers);
-        if !to.cell.may_replay {
+        if !to.cell.policy.may_replay {
             forward::unsteer(headers);
         }
         if !switches {
@@ -239,7 +240,7 @@ impl Upstream {
                 record: Rc::clone(record),
                 _in_flight: to.in_flight,
             };
-            let limits = &to.cell.limits;
+            let limits = &to.cell.policy.limits;
             let silence = limits.tunnel_idle_timeout;
             let taking = Taking::new(limits.min_answer_rate, limits.idle_timeout);
             return Ok(response.map(|body| {
@@ -263,7 +264,7 @@ impl Upstream {
         let terms = tunnel::Terms {
             cell: to.cell.name.clone(),
             websocket,
-            idle: to.cell.limits.tunnel_idle_timeout,
+            idle: to.cell.policy.limits.tunnel_idle_timeout,
             changes: self.changes.clone(),
             signal: self.signal.clone(),
             in_flight: to.in_flight,
@@ -276,7 +277,7 @@ impl Upstream {
 
     /// A connection that is there already, or a fresh one.
     async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
-        if to.cell.protocol == Protocol::Http1
+        if to.cell.policy.protocol == Protocol::Http1
             && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref())
         {
             // A hold before this must not count as the cell's silence.
@@ -342,7 +343,7 @@ impl Upstream {
 
     /// Reaches the cell, or shares the connection with which another request has done so.
     async fn join(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
-        if to.cell.protocol == Protocol::Http1 {
+        if to.cell.policy.protocol == Protocol::Http1 {
             return self.reach(to, record).await;
         }
         let sharing = &self.pool.sharing;
@@ -371,7 +372,7 @@ impl Upstream {
         let (socket, address) = dialled.map_err(StreamError::Dial)?;
         record.upstream.set(Some(address));
         record.progress();
-        let socket = match &to.cell.tls {
+        let socket = match &to.cell.policy.tls {
             None => Socket::from(socket),
             Some(tls) => {
                 let secured = tls::secure(socket, &to.cell, tls, to.trust.as_deref()).await;
@@ -405,7 +406,7 @@ impl Upstream {
         to: &Destination,
     ) -> Result<Channel, StreamError> {
         let trust = to.trust.clone();
-        match to.cell.protocol {
+        match to.cell.policy.protocol {
             Protocol::Http1 => {
                 let home = Rc::clone(&self.pool);
                 let connection = Connection::open(home, socket, address, &to.cell, trust);

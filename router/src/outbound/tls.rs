@@ -71,9 +71,9 @@ pub async fn secure(
     let trust = trust.ok_or(TlsError::Untold)?;
     let name = name_of(cell, tls);
     let server = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))?;
-    let patience = cell.limits.connect_timeout;
+    let patience = cell.policy.limits.connect_timeout;
     let mut config = trust.config();
-    let http2 = cell.protocol == Protocol::Http2;
+    let http2 = cell.policy.protocol == Protocol::Http2;
     if http2 {
         Arc::make_mut(&mut config).alpn_protocols = vec![HTTP2.to_vec()];
     }

@@ -107,7 +107,7 @@ async fn idles(record: &Record, idle: Duration) {
 async fn withdrawn(mut changes: watch::Receiver<Arc<Snapshot>>, cell: &CellName) {
     let gone = |snapshot: &Arc<Snapshot>| {
         let cell = snapshot.registry.cell(cell.as_str());
-        cell.is_none_or(|cell| cell.state == Admission::Disabled)
+        cell.is_none_or(|cell| cell.policy.state == Admission::Disabled)
     };
     if changes.wait_for(gone).await.is_err() {
         // The publisher is gone only with the process.

@@ -125,7 +125,7 @@ impl Waker {
                 WakeProgress::Ready(_) => return Ok(()),
                 WakeProgress::Failed(why) => return Err(StreamError::Wake(why)),
                 WakeProgress::TimedOut => {
-                    return Err(StreamError::WakeTimeout(cell.limits.wake_timeout));
+                    return Err(StreamError::WakeTimeout(cell.policy.limits.wake_timeout));
                 }
                 WakeProgress::Waking(stage) => {
                     live.keep_wake(&cell.placement);
@@ -271,7 +271,7 @@ async fn carry_out(order: Wake, machines: Arc<Machines>) -> &'static str {
         live,
         progress,
     } = order;
-    let deadline = Instant::now() + cell.limits.wake_timeout;
+    let deadline = Instant::now() + cell.policy.limits.wake_timeout;
     let reach = |stage| {
         progress.send_replace(WakeProgress::Waking(stage));
     };
@@ -343,7 +343,7 @@ async fn wake(
 
 /// Whether the cell answers. One that speaks TLS or HTTP/2 is ready once it accepts: the rest is seen when it is asked.
 async fn ready(machines: &Machines, cell: &Cell, address: SocketAddr, url: &str) -> bool {
-    if cell.tls.is_none() && cell.protocol == Protocol::Http1 {
+    if cell.policy.tls.is_none() && cell.policy.protocol == Protocol::Http1 {
         return machines.answers(url, PROBE_TIMEOUT).await;
     }
     let accepted = timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await;
@@ -410,7 +410,7 @@ impl Subject<'_> {
 
     /// Waits until the cell answers; whether it does, or else its machine went down again.
     async fn answers(&self, cell: &Cell, address: SocketAddr) -> Result<bool, String> {
-        let url = format!("http://{address}{}", cell.ready_path);
+        let url = format!("http://{address}{}", cell.policy.ready_path);
         let mut pause = FIRST_PROBE_PAUSE;
         let mut looked = Instant::now();
         while !ready(self.machines, cell, address, &url).await {

@@ -20,37 +20,43 @@ pub struct Cell {
     pub name: CellName,
     /// Where the cell lives.
     pub placement: Placement,
+    /// The hosts it answers at besides its subdomain, in the order of the file.
+    pub hosts: Box<[HostRule]>,
+    /// The path prefixes it answers at, in the order of the file.
+    pub paths: Box<[PathRule]>,
+    /// Where the secret that it shares with the router is to be found; none means unsigned.
+    pub secret: Option<Box<SecretSource>>,
+    /// How it is treated; one allocation for all cells that are treated alike.
+    pub policy: Arc<Policy>,
+}
+
+/// How a cell is treated, of what most cells of a registry have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
     /// Whether requests reach it.
     pub state: Admission,
     /// Whether requests may be handed back to the platform's edge.
     pub replay: Replay,
-    /// Its limits; one allocation for all cells that have the defaults.
-    pub limits: Arc<Limits>,
-    /// Where the secret that it shares with the router is to be found; none means unsigned.
-    pub secret: Option<SecretSource>,
+    /// Its limits.
+    pub limits: Limits,
     /// Whether it proves who it is before it gets a request. Never `Challenge` without a secret.
     pub identity: Identity,
-    /// How it proves by TLS who it is; none means a plain connection. Few cells have it, and of a million each byte counts.
-    pub tls: Option<Box<Tls>>,
+    /// How it proves by TLS who it is; none means a plain connection.
+    pub tls: Option<Tls>,
     /// What it speaks.
     pub protocol: Protocol,
-    /// The path that answers with 2xx once the cell is ready. One allocation for all cells that have the default.
+    /// The path that answers with 2xx once the cell is ready.
     pub ready_path: Arc<str>,
     /// Whether the cell's own answers may carry replay instructions to the edge.
     pub may_replay: bool,
     /// The folder of its own pages, `{cell}` already replaced; none for the router's.
     pub pages: Option<Arc<str>>,
-    /// How clients sign in before they reach it; none means not at all. One allocation for all cells for which it is the
-    /// same.
+    /// How clients sign in before they reach it; none means not at all.
     pub sign_in: Option<Arc<SignIn>>,
-    /// The files that the router serves itself. One allocation for all cells for which they are the same.
+    /// The files that the router serves itself.
     pub files: Option<Arc<Files>>,
     /// Which requests wake it.
     pub wake_for: WakeFor,
-    /// The hosts it answers at besides its subdomain, in the order of the file.
-    pub hosts: Box<[HostRule]>,
-    /// The path prefixes it answers at, in the order of the file.
-    pub paths: Box<[PathRule]>,
 }
 
 /// A path prefix of a cell.
@@ -95,7 +101,7 @@ impl fmt::Display for Placement {
 }
 
 /// Whether requests reach a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Admission {
     /// They do.
     Active,
@@ -130,7 +136,7 @@ impl Admission {
 }
 
 /// Whether requests may be handed back to the platform's edge, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Replay {
     /// Never: the router relays every byte.
     Never,
@@ -164,7 +170,7 @@ impl ReplayKind {
 }
 
 /// Whether a cell proves who it is on each new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// It answers a challenge with its secret.
     Challenge,
@@ -179,7 +185,7 @@ impl Identity {
 }
 
 /// Which requests wake a sleeping cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WakeFor {
     /// Every one.
     All,
@@ -228,7 +234,7 @@ pub struct Limits {
 }
 
 /// What a cell speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
@@ -243,7 +249,7 @@ impl Protocol {
 }
 
 /// How a cell proves by TLS who it is, `{cell}` already replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tls {
     /// What its certificate must be.
     pub trust: TrustSource,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sign_in::PlainPath;
 
 /// The files of a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Files {
     /// The folder, `{cell}` already replaced.
     pub folder: Arc<str>,
@@ -19,7 +19,7 @@ pub struct Files {
 }
 
 /// What becomes of a request at the files' path for which there is no file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Missing {
     /// 404, and 405 for what is no GET.
     NotFound,

@@ -33,8 +33,8 @@ mod tests;
 mod version;
 
 pub use self::cell::{
-    Admission, Cell, Identity, Limits, PathRule, Placement, Protocol, Replay, SecretSource, Tls,
-    TrustSource, WakeFor,
+    Admission, Cell, Identity, Limits, PathRule, Placement, Policy, Protocol, Replay, SecretSource,
+    Tls, TrustSource, WakeFor,
 };
 pub use self::files::{Files, Missing};
 pub use self::host::{HostFault, HostName, HostRule};

@@ -17,7 +17,7 @@ pub(super) const PUBLIC_PATTERN: &str = r"^/$|^(/(?!\.+(/|$))[A-Za-z0-9._~!$&'()
 pub(super) const HEADER_PATTERN: &str = "^[a-z0-9-]+$";
 
 /// How clients sign in before they reach a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SignIn {
     /// Who knows them.
     pub by: SignInBy,
@@ -26,7 +26,7 @@ pub struct SignIn {
 }
 
 /// Who knows the clients of a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SignInBy {
     /// A file of names and hashed passwords (RFC 7617).
     Basic {
@@ -79,7 +79,7 @@ impl SignIn {
 }
 
 /// A path, with all below it, that nobody reads in another way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PlainPath(Box<str>);
 
 impl PlainPath {

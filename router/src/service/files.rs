@@ -35,7 +35,7 @@ impl Shelf {
         found: &decision::Found<'_>,
         facts: &Facts<'_>,
     ) -> Option<Self> {
-        let files = found.cell.files.as_ref()?;
+        let files = found.cell.policy.files.as_ref()?;
         let rest = files.path.rest(&found.path(facts))?.to_owned();
         Some(Self {
             cell: Arc::clone(found.cell),
@@ -69,7 +69,7 @@ impl Service {
         let keeping = Keeping {
             max_age: files.max_age,
             // A cache that many share asks nobody who its clients are.
-            private: cell.sign_in.is_some(),
+            private: cell.policy.sign_in.is_some(),
         };
         let found = files::find(head, folder, rest, keeping).await;
         let own = |words: &dyn Fn(Sheet<'_>) -> Words| {
@@ -84,7 +84,7 @@ impl Service {
         match found {
             Ok(Found::Nothing) => None,
             Ok(Found::File(file)) => {
-                let limits = &cell.limits;
+                let limits = &cell.policy.limits;
                 let taking = Taking::new(limits.min_answer_rate, limits.idle_timeout);
                 Some(sent(*file, taking, record))
             }

@@ -243,7 +243,7 @@ impl Service {
                     continue;
                 }
                 Outcome::Queue(cell) => {
-                    let limits = &cell.limits;
+                    let limits = &cell.policy.limits;
                     let live = self.cells.live(&cell.name);
                     let waits = record.waits("queue");
                     place = match live.queue(limits.max_in_flight) {
@@ -264,7 +264,7 @@ impl Service {
                 }
                 Outcome::Hold(cell) => cell,
             };
-            let fail = |error| (error, cell.limits.retry_after);
+            let fail = |error| (error, cell.policy.limits.retry_after);
             if held.is_none() {
                 let place = self.cells.hold(self.config.max_held);
                 held = Some(place.ok_or_else(|| fail(StreamError::TooManyHeld))?);
@@ -334,7 +334,7 @@ impl Service {
                 // They are looked for only where there are some.
                 None => Outcome::Words(refuse(Answer::NoSuchFile)),
             },
-            Decision::SignIn => match &found.cell.sign_in {
+            Decision::SignIn => match &found.cell.policy.sign_in {
                 Some(sign_in) => Outcome::SignIn(Check {
                     cell: Arc::clone(found.cell),
                     sign_in: Arc::clone(sign_in),
@@ -343,7 +343,9 @@ impl Service {
                 // It is asked for only where there is one.
                 None => Outcome::Words(refuse(Answer::Disabled)),
             },
-            Decision::Answer(Answer::Full(_)) if !found.cell.limits.queue_timeout.is_zero() => {
+            Decision::Answer(Answer::Full(_))
+                if !found.cell.policy.limits.queue_timeout.is_zero() =>
+            {
                 Outcome::Queue(Arc::clone(found.cell))
             }
             Decision::Answer(answer @ Answer::UseHttps(port)) => {
@@ -356,7 +358,7 @@ impl Service {
                 Outcome::Words(replay(&snapshot.registry, &facts, &found, kind, keys))
             }
             Decision::Stream(_) => {
-                let limits = &found.cell.limits;
+                let limits = &found.cell.policy.limits;
                 let live = self.cells.live(&found.cell.name);
                 // Another worker may have taken the last place since the state was read.
                 let Some(in_flight) = place.or_else(|| live.enter(limits.max_in_flight)) else {
@@ -390,7 +392,7 @@ impl Service {
                     cell: Arc::clone(found.cell),
                     live,
                     proof: keys
-                        .filter(|_| found.cell.identity == Identity::Challenge)
+                        .filter(|_| found.cell.policy.identity == Identity::Challenge)
                         .cloned(),
                     trust: snapshot.trust(found.cell).cloned(),
                     in_flight,
@@ -426,7 +428,8 @@ impl Service {
         } = course;
         let authority = authority_of(&head);
         // An HTTP/2 cell has no use for an upgrade, and a server may ignore one (RFC 9110 section 7.8).
-        let upgrade = (head.version == Version::HTTP_11 && to.cell.protocol == Protocol::Http1)
+        let upgrade = (head.version == Version::HTTP_11
+            && to.cell.policy.protocol == Protocol::Http1)
             .then(|| hop_by_hop::upgrade(&head.headers))
             .flatten()
             .zip(match &body {
@@ -448,6 +451,7 @@ impl Service {
                 introduction,
                 sign_in: to
                     .cell
+                    .policy
                     .sign_in
                     .as_deref()
                     .map(|sign_in| (sign_in, signed_in.as_ref())),
@@ -483,7 +487,7 @@ impl Service {
                 live.breaker.broke(&cell);
             }
             let left = live.breaker.refuses(&cell.placement);
-            (error, left.unwrap_or(cell.limits.retry_after))
+            (error, left.unwrap_or(cell.policy.limits.retry_after))
         })
     }
 }

@@ -32,7 +32,7 @@ impl Pass {
     /// Whether it is for the cell as it is now: of another version of its entry or its passwords it is none.
     pub(super) fn is_for(&self, cell: &Cell, passwords: Option<&Arc<Passwords>>) -> bool {
         self.cell == cell.name
-            && cell.sign_in.as_ref() == Some(&self.sign_in)
+            && cell.policy.sign_in.as_ref() == Some(&self.sign_in)
             && self.passwords.as_deref() == passwords.map(|passwords| &**passwords)
     }
 }
@@ -100,7 +100,7 @@ impl Service {
                     SignInBy::Basic { realm, .. } => Some(&**realm),
                     SignInBy::Forward { .. } => None,
                 };
-                let retry_after = cell.limits.retry_after;
+                let retry_after = cell.policy.limits.retry_after;
                 Err(respond::not_signed_in(refused, realm, retry_after, sheet))
             }
         }

@@ -297,7 +297,7 @@ fn an_edit_leaves_all_other_entries_alone_however_they_are_laid_out() {
             Operation::Remove { .. } => assert!(cell.is_none()),
             Operation::Rename { .. } => assert!(cell.is_none() && registry.cell("other").is_some()),
             Operation::Unset { .. } => assert!(cell.unwrap().hosts.is_empty()),
-            Operation::State { .. } => assert_eq!(cell.unwrap().state, Admission::Disabled),
+            Operation::State { .. } => assert_eq!(cell.unwrap().policy.state, Admission::Disabled),
             _ => assert_eq!(cell.unwrap().placement.to_string(), "new:1"),
         }
         // What stands around the one place of the edit is the same.

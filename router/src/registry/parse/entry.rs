@@ -13,34 +13,16 @@ use super::secret::{Template, read_secret};
 use super::sign_in::{self, read_sign_in};
 use super::tls::{self, read_tls};
 use crate::registry::cell::{
-    Admission, Cell, Identity, Limits, PathRule, Protocol, Replay, ReplayKind, WakeFor,
+    Admission, Cell, Identity, Limits, PathRule, Policy, Protocol, Replay, ReplayKind, WakeFor,
 };
 use crate::registry::fields::{Key, Scope};
 use crate::registry::host::HostRule;
 use crate::registry::name::{AppName, CellName, MachineId};
 use crate::registry::problem::{Place, Refusal, Report, quoted};
 
-const LIMIT_KEYS: [Key; 14] = [
-    Key::MaxInFlight,
-    Key::QueueTimeout,
-    Key::MaxBodyBytes,
-    Key::MinBodyRate,
-    Key::MinAnswerRate,
-    Key::ConnectTimeout,
-    Key::FirstByteTimeout,
-    Key::IdleTimeout,
-    Key::TunnelIdleTimeout,
-    Key::WakeTimeout,
-    Key::WakingPageAfter,
-    Key::HoldTimeout,
-    Key::RetryAfter,
-    Key::BeatEvery,
-];
-
 /// What holds for every cell that says nothing else, and what cells share.
 pub(super) struct Defaults<'t> {
     pub(super) settings: Settings<'t>,
-    limits: Arc<Limits>,
     ready_path: Arc<str>,
     secret: Option<Template>,
     tls: Option<tls::Template>,
@@ -49,6 +31,8 @@ pub(super) struct Defaults<'t> {
     files: Option<files::Template>,
     /// Every app that has been named, so that equal names share one allocation.
     pub(super) apps: HashSet<AppName>,
+    /// Every policy that a cell has, so that cells which are treated alike share one allocation.
+    policies: HashSet<Arc<Policy>>,
 }
 
 impl<'t> Defaults<'t> {
@@ -59,12 +43,10 @@ impl<'t> Defaults<'t> {
             Some(json) => Settings::read(json, Scope::Defaults, place, report),
             None => Settings::empty(),
         };
-        let nothing = Settings::empty();
         let mut apps = HashSet::new();
         read_app(&settings, place, &mut apps, report);
         let built_in = Arc::from(default_text(Key::ReadyPath).unwrap_or_default());
         Self {
-            limits: Arc::new(limits(&settings, &nothing)),
             ready_path: read_ready_path(&settings, place, &built_in, report),
             secret: read_secret(&settings, place, report),
             tls: read_tls(&settings, place, report),
@@ -73,12 +55,22 @@ impl<'t> Defaults<'t> {
             files: read_files(&settings, place, report),
             settings,
             apps,
+            policies: HashSet::new(),
         }
     }
 
     /// The folder of pages for requests that no cell has.
     pub(super) fn pages(&self) -> Option<Arc<str>> {
         self.pages.as_ref()?.for_all()
+    }
+
+    fn shared(&mut self, policy: Policy) -> Arc<Policy> {
+        if let Some(shared) = self.policies.get(&policy) {
+            return Arc::clone(shared);
+        }
+        let policy = Arc::new(policy);
+        self.policies.insert(Arc::clone(&policy));
+        policy
     }
 }
 
@@ -135,39 +127,41 @@ pub(super) fn read_entry<'t>(
         (Some(name), Some(placement)) if good => Some(Cell {
             name: name.clone(),
             placement,
-            state: Admission::ALL[choice(&own, &defaults.settings, Key::State)].1,
-            replay,
-            limits: shared_limits(&own, defaults),
+            hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
+            paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),
             secret: own_secret
                 .as_ref()
                 .or(defaults.secret.as_ref())
-                .map(|template| template.for_cell(name)),
-            identity,
-            tls: own_tls
-                .as_ref()
-                .or(defaults.tls.as_ref())
                 .map(|template| Box::new(template.for_cell(name))),
-            protocol: Protocol::ALL[choice(&own, &defaults.settings, Key::Protocol)].1,
-            ready_path,
-            may_replay: own
-                .flag(Key::MayReplay)
-                .or(defaults.settings.flag(Key::MayReplay))
-                .unwrap_or_else(|| default_flag(Key::MayReplay)),
-            pages: own_pages
-                .as_ref()
-                .or(defaults.pages.as_ref())
-                .map(|template| template.for_cell(name)),
-            sign_in: own_sign_in
-                .as_ref()
-                .or(defaults.sign_in.as_ref())
-                .and_then(|template| template.for_cell(name)),
-            files: own_files
-                .as_ref()
-                .or(defaults.files.as_ref())
-                .map(|template| template.for_cell(name)),
-            wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
-            hosts: hosts.iter().map(|(_, rule, _)| rule.clone()).collect(),
-            paths: paths.iter().map(|(_, rule, _)| rule.clone()).collect(),
+            policy: defaults.shared(Policy {
+                state: Admission::ALL[choice(&own, &defaults.settings, Key::State)].1,
+                replay,
+                limits: limits(&own, &defaults.settings),
+                identity,
+                tls: own_tls
+                    .as_ref()
+                    .or(defaults.tls.as_ref())
+                    .map(|template| template.for_cell(name)),
+                protocol: Protocol::ALL[choice(&own, &defaults.settings, Key::Protocol)].1,
+                ready_path,
+                may_replay: own
+                    .flag(Key::MayReplay)
+                    .or(defaults.settings.flag(Key::MayReplay))
+                    .unwrap_or_else(|| default_flag(Key::MayReplay)),
+                pages: own_pages
+                    .as_ref()
+                    .or(defaults.pages.as_ref())
+                    .map(|template| template.for_cell(name)),
+                sign_in: own_sign_in
+                    .as_ref()
+                    .or(defaults.sign_in.as_ref())
+                    .and_then(|template| template.for_cell(name)),
+                files: own_files
+                    .as_ref()
+                    .or(defaults.files.as_ref())
+                    .map(|template| template.for_cell(name)),
+                wake_for: WakeFor::ALL[choice(&own, &defaults.settings, Key::WakeFor)].1,
+            }),
         }),
         _ => None,
     };
@@ -213,18 +207,6 @@ fn limits(own: &Settings<'_>, defaults: &Settings<'_>) -> Limits {
         hold_timeout: milliseconds(Key::HoldTimeout),
         retry_after: Duration::from_secs(number(Key::RetryAfter)),
         beat_every: Duration::from_secs(number(Key::BeatEvery)),
-    }
-}
-
-fn shared_limits(own: &Settings<'_>, defaults: &Defaults<'_>) -> Arc<Limits> {
-    if LIMIT_KEYS.iter().all(|key| own.number(*key).is_none()) {
-        return Arc::clone(&defaults.limits);
-    }
-    let limits = limits(own, &defaults.settings);
-    if limits == *defaults.limits {
-        Arc::clone(&defaults.limits)
-    } else {
-        Arc::new(limits)
     }
 }
 
