@@ -140,9 +140,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .map(|path| certificates(path, &chooser))
         .transpose()?;
     let tls = inbound::tls::acceptor(chooser.clone()).map_err(RunError::Tls)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let runtime = control::runtime::runtime()
         .map_err(|error| RunError::System("cannot start the control thread", error))?;
     let mut taken = match &config.takeover {
         Some(path) => take(path).map_err(|error| RunError::Takeover(path.clone(), error))?,

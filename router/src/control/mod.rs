@@ -9,6 +9,7 @@ mod look;
 mod pages;
 mod poll;
 pub mod reload;
+pub(crate) mod runtime;
 pub mod stop;
 pub mod store;
 pub mod unplug;
