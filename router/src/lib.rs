@@ -31,6 +31,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
@@ -122,6 +123,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// `RunError` where it cannot start; then nothing was taken from a router that it was to replace.
 pub fn run(config: Config) -> Result<(), RunError> {
+    take_descriptors();
     let (source, snapshot) = Source::open(
         config.registry.clone(),
         config.registry_copy.clone(),
@@ -438,6 +440,15 @@ fn own(
         questions: questions.next(),
     })
     .collect()
+}
+
+/// Takes as many descriptors as the system lets a process have. Few systems give more than 1,024 to one that does not ask,
+/// for the sake of programs that use select(2); here two stand for each request.
+fn take_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where this is refused, there are as many as before.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Starts the workers and waits until all are ready to serve.

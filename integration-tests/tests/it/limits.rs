@@ -158,3 +158,24 @@ async fn who_leaves_the_queue_gives_its_turn_to_the_next() {
         assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
     }
 }
+
+#[tokio::test]
+async fn a_router_takes_as_many_descriptors_as_it_may_have() {
+    const CLIENTS: usize = 100;
+    let mut options = options(json!({ "alice": { "address": "127.0.0.1:9" } }));
+    options.under = ["prlimit", "--nofile=64:4096"].map(String::from).to_vec();
+    let router = Router::start(options).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        client
+            .write(format!(
+                "GET /up HTTP/1.1\r\nhost: {}\r\n\r\n",
+                router.addr()
+            ))
+            .await
+            .unwrap();
+        assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
+        clients.push(client);
+    }
+}
