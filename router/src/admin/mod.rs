@@ -35,7 +35,6 @@ use crate::account::sight::Asker;
 use crate::account::tally::Tally;
 use crate::account::trace::Spans;
 use crate::config::Config;
-use crate::control::runtime::runtime;
 use crate::control::store::Store;
 use crate::live::beats::Beats;
 use crate::live::cells::Cells;
@@ -85,7 +84,9 @@ pub fn start(
     access: Access,
     signal: Signal,
 ) -> io::Result<std::thread::JoinHandle<()>> {
-    let runtime = runtime()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || runtime.block_on(serve(listener, view, access, signal)))

@@ -1,14 +1,15 @@
-//! The runtime of a thread that answers no requests.
+//! The runtime of the control thread.
 
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// By how much the work of such a thread is less urgent than a request. On a core that both want it gets a tenth.
+/// By how much what blocks is less urgent than a request. On a core that both want all of, it gets a tenth.
 const NICE: i32 = 10;
 
-/// A runtime of the calling thread. What it has done by threads of its own, such as to read a registry, gives way to the
-/// workers: else a request may wait for it for several turns of the scheduler, of 3 to 4 ms each.
+/// A runtime of the calling thread. What blocks, which is mostly to read a registry, it has done by threads that give way to
+/// the workers: else a request may wait for a tick or two of the scheduler, of 4 ms each. They must hold no lock that a
+/// worker may want.
 ///
 /// # Errors
 /// Those of the system.
