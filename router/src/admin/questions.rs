@@ -141,8 +141,8 @@ pub(super) async fn router(State(view): State<Arc<View>>) -> Result<Json<Standin
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explained {
-    /// The method.
-    #[schema(pattern = "^[A-Z]+$", example = "GET")]
+    /// The method: a token (RFC 9110 section 9.1).
+    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", example = "GET")]
     method: String,
     /// The whole URL.
     #[schema(example = "http://alice.example.com/")]
