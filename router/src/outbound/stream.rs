@@ -160,8 +160,7 @@ impl Upstream {
             body,
             upgrade,
         } = outgoing;
-        let policy = Arc::clone(&to.cell.policy);
-        let limits = &policy.limits;
+        let limits = &to.cell.policy.limits;
         let takes_pipes = body.takes_pipes();
         let interim = Heralds::new(&head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
