@@ -230,6 +230,8 @@ fn a_cell_that_an_edit_leaves_alone_is_the_same_allocation() {
 fn a_cell_is_small() {
     // With the two counts of its `Arc`, a million are 122 MiB; the allocator's next class is a quarter larger.
     assert!(size_of::<crate::registry::Cell>() + 16 <= 128);
+    // What it costs a cell to be treated as no other is.
+    assert!(size_of::<crate::registry::Policy>() + 16 <= 384);
 }
 
 #[test]
