@@ -1,8 +1,9 @@
 //! What requests come to, counted: by each worker for itself, and added up by whoever asks.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use foldhash::HashMap;
 
 use super::record::Blame;
 use crate::live::lock;
@@ -149,7 +150,7 @@ impl Tally {
         Counts {
             requests: counts.requests.clone(),
             lanes: counts.lanes.clone(),
-            cells: HashMap::new(),
+            cells: HashMap::default(),
             connections: counts.connections.clone(),
             wakes: counts.wakes.clone(),
         }

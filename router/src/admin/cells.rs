@@ -1,6 +1,6 @@
 //! Cells as they are now, and what can be done with their machines.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -136,10 +136,10 @@ pub(super) struct Detail {
     paths: Vec<String>,
     /// Requests since the router's start, by lane.
     #[schema(value_type = HashMap<String, u64>)]
-    requests: HashMap<&'static str, u64>,
+    requests: foldhash::HashMap<&'static str, u64>,
     /// Those that went wrong, by who made the error: client, router, cell.
     #[schema(value_type = HashMap<String, u64>)]
-    errors: HashMap<&'static str, u64>,
+    errors: foldhash::HashMap<&'static str, u64>,
     /// Bytes of bodies from clients.
     bytes_in: u64,
     /// Bytes of bodies to clients.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -218,7 +219,7 @@ fn counters(
     name: &str,
     help: &str,
     label: &str,
-    counts: &HashMap<&'static str, u64>,
+    counts: &HashMap<&'static str, u64, impl BuildHasher>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (word, count) in counts {

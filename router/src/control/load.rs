@@ -1,12 +1,13 @@
 //! From a registry's text to a snapshot, with the secrets and certificates that it names.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::hash::Hash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::pages;
 use super::store::StoreError;

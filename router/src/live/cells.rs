@@ -21,7 +21,7 @@ const TOLD_ADDRESS_LASTS: Duration = Duration::from_secs(5);
 /// The live state of all cells.
 #[derive(Debug, Default)]
 pub struct Cells {
-    cells: DashMap<CellName, Arc<Live>>,
+    cells: DashMap<CellName, Arc<Live>, foldhash::fast::RandomState>,
     held: AtomicUsize,
 }
 

@@ -1,10 +1,10 @@
 //! The registry that is in force, with the secrets it names: swapped whole, read without a lock.
 
 use std::cell::{Ref, RefCell};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::HashMap;
 use tokio::sync::watch;
 
 use super::pages::Pages;
@@ -156,11 +156,11 @@ mod tests {
             registry: Registry::default(),
             version: Version::of(text),
             flags: Vec::new(),
-            keys: HashMap::new(),
-            trust: HashMap::new(),
-            pages: HashMap::new(),
-            folders: HashMap::new(),
-            passwords: HashMap::new(),
+            keys: HashMap::default(),
+            trust: HashMap::default(),
+            pages: HashMap::default(),
+            folders: HashMap::default(),
+            passwords: HashMap::default(),
         }
     }
 

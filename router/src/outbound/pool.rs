@@ -1,13 +1,13 @@
 //! One worker's connections to cells: idle ones of HTTP/1.1, and those of HTTP/2.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use foldhash::HashMap;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};

@@ -1,11 +1,11 @@
 //! One worker's HTTP/2 connections to cells: found by whoever has a request, opened by one for all who wait.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::watch;
 
 use super::http2::{Shared, Stream};

@@ -1,10 +1,11 @@
 //! The snapshot and its lookup: a few hash look-ups, whatever the number of cells.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::cell::Cell;
 use super::host::{HostFault, HostName, below};

@@ -1,6 +1,6 @@
 //! Who owns which host, prefix and machine: each may have one owner only.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 
 use crate::registry::cell::PathRule;
 use crate::registry::host::{HostName, HostRule, below};
@@ -33,10 +33,10 @@ impl<'t> Claims<'t> {
         Self {
             domain,
             path_hosts,
-            hosts: HashMap::new(),
-            wildcards: HashMap::new(),
-            prefixes: HashMap::new(),
-            machines: machine_paths.then(HashMap::new),
+            hosts: HashMap::default(),
+            wildcards: HashMap::default(),
+            prefixes: HashMap::default(),
+            machines: machine_paths.then(HashMap::default),
             owners: Vec::new(),
             doubtful: Vec::new(),
         }

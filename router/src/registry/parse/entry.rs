@@ -1,8 +1,9 @@
 //! One cell's entry: own values, else defaults, else the table's defaults, made into a [`Cell`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::HashSet;
 
 use super::files::{self, read_files};
 use super::folder::{self, read_path};
@@ -43,7 +44,7 @@ impl<'t> Defaults<'t> {
             Some(json) => Settings::read(json, Scope::Defaults, place, report),
             None => Settings::empty(),
         };
-        let mut apps = HashSet::new();
+        let mut apps = HashSet::default();
         read_app(&settings, place, &mut apps, report);
         let built_in = Arc::from(default_text(Key::ReadyPath).unwrap_or_default());
         Self {
@@ -55,7 +56,7 @@ impl<'t> Defaults<'t> {
             files: read_files(&settings, place, report),
             settings,
             apps,
-            policies: HashSet::new(),
+            policies: HashSet::default(),
         }
     }
 

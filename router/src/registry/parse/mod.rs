@@ -16,8 +16,9 @@ mod sign_in;
 mod syntax;
 mod tls;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 pub(super) use self::beside::parse_beside;
 
@@ -117,7 +118,7 @@ struct Head<'t> {
 fn read_head<'t>(root: &Settings<'t>, report: &mut Report<'t>) -> Head<'t> {
     let domain = read_domain(root, report);
     let path_hosts = read_path_hosts(root, report);
-    let mut distinct = HashSet::new();
+    let mut distinct = HashSet::default();
     for (index, host, source) in &path_hosts {
         let list = Place::Root.member("path_hosts");
         let refusal = if domain.as_ref() == Some(host) {
@@ -156,8 +157,8 @@ fn read_root<'t>(
         last,
         claims,
         good: Vec::new(),
-        names: HashSet::new(),
-        faulty: HashSet::new(),
+        names: HashSet::default(),
+        faulty: HashSet::default(),
     };
     if let Some(json) = root.nested(Key::Cells) {
         cells.read(json, &mut defaults, report);

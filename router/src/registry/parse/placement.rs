@@ -1,7 +1,8 @@
 //! Where a cell lives: a machine with its app and port, or an address.
 
-use std::collections::HashSet;
 use std::net::Ipv6Addr;
+
+use foldhash::HashSet;
 
 use super::entry::{Defaults, number};
 use super::object::{Settings, refuse};
