@@ -17,6 +17,7 @@ use super::tally::{Kind, Outcome};
 use super::trace::Step;
 use crate::config::LogFormat;
 use crate::registry::CellName;
+use crate::wire::address;
 use crate::wire::trace::TraceParent;
 
 /// How a body ended.
@@ -318,50 +319,46 @@ impl Record {
 
     fn json(&self, into: &mut String, duration: Duration) {
         let mut line = JsonLine::new(into);
-        line.quoted("time", timestamp);
-        line.text("request_id", self.id.to_str().unwrap_or_default());
+        line.text(key!("request_id"), self.id.to_str().unwrap_or_default());
         self.traced(|name, id| line.shown(name, id));
-        let client = self.client.to_canonical();
-        line.quoted("client", |line| address(line, client));
-        line.text("method", self.method.as_str());
-        line.text("host", &self.host);
-        line.text("path", &self.path);
-        line.text("version", version_name(self.version));
-        line.number("status", self.status().into());
+        line.ip(key!("client"), self.client.to_canonical());
+        line.word(key!("method"), self.method.as_str());
+        line.text(key!("host"), &self.host);
+        line.text(key!("path"), &self.path);
+        line.word(key!("version"), version_name(self.version));
+        line.number(key!("status"), self.status().into());
         if let Some(cell) = self.cell.get() {
-            line.text("cell", cell.as_str());
+            line.word(key!("cell"), cell.as_str());
         }
         if let Some(user) = self.user.borrow().as_ref() {
-            line.text("user", &String::from_utf8_lossy(user.as_bytes()));
+            line.text(key!("user"), &String::from_utf8_lossy(user.as_bytes()));
         }
-        line.text("lane", self.lane.get());
-        line.text("reason", self.reason());
+        line.word(key!("lane"), self.lane.get());
+        line.word(key!("reason"), self.reason());
         if let Some(upstream) = self.upstream.get() {
-            line.quoted("upstream", |line| socket(line, upstream));
+            line.socket(key!("upstream"), upstream);
         }
         if let Some(waited) = self.waited.get() {
-            line.number("waited_ms", whole_millis(waited));
+            line.number(key!("waited_ms"), whole_millis(waited));
         }
-        line.number("bytes_in", self.bytes_in.get());
-        line.number("bytes_out", self.bytes_out.get());
-        for (name, ending) in [
-            ("request_body", self.request_ended.get()),
-            ("response_body", self.response_ended.get()),
-        ] {
-            if let Some(text) = ending_name(ending) {
-                line.text(name, text);
-            }
+        line.number(key!("bytes_in"), self.bytes_in.get());
+        line.number(key!("bytes_out"), self.bytes_out.get());
+        if let Some(ending) = ending_name(self.request_ended.get()) {
+            line.word(key!("request_body"), ending);
+        }
+        if let Some(ending) = ending_name(self.response_ended.get()) {
+            line.word(key!("response_body"), ending);
         }
         if let Some(blame) = self.blame() {
-            line.text("error_by", blame.name());
+            line.word(key!("error_by"), blame.name());
         }
         if let Some(error) = self.error.borrow().as_deref() {
-            line.text("error", error);
+            line.text(key!("error"), error);
         }
         if let Some(first_byte) = self.first_byte.get() {
-            line.millis("first_byte_ms", first_byte);
+            line.millis(key!("first_byte_ms"), first_byte);
         }
-        line.millis("duration_ms", duration);
+        line.millis(key!("duration_ms"), duration);
         line.end();
     }
 
@@ -483,35 +480,6 @@ pub(super) fn version_name(version: Version) -> &'static str {
     }
 }
 
-/// Writes a number.
-fn number(into: &mut String, number: u64) {
-    into.push_str(itoa::Buffer::new().format(number));
-}
-
-fn address(into: &mut String, address: IpAddr) {
-    let IpAddr::V4(address) = address else {
-        // Writing to a string cannot fail.
-        let _ = write!(into, "{address}");
-        return;
-    };
-    for (place, octet) in address.octets().into_iter().enumerate() {
-        if place > 0 {
-            into.push('.');
-        }
-        number(into, octet.into());
-    }
-}
-
-fn socket(into: &mut String, socket: SocketAddr) {
-    if let SocketAddr::V6(socket) = socket {
-        let _ = write!(into, "{socket}");
-        return;
-    }
-    address(into, socket.ip());
-    into.push(':');
-    number(into, socket.port().into());
-}
-
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -598,63 +566,78 @@ impl fmt::Display for Visible<'_> {
     }
 }
 
-/// One JSON object, field by field, without a tree in between.
+/// A member's name as it stands in a [`JsonLine`].
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+use key;
+
+/// One JSON object, member by member, without a tree in between. It begins with the time; other members are named by
+/// [`key!`].
 struct JsonLine<'a>(&'a mut String);
 
 impl<'a> JsonLine<'a> {
     fn new(into: &'a mut String) -> Self {
-        into.push('{');
+        into.push_str("{\"time\":\"");
+        timestamp(into);
+        into.push('"');
         Self(into)
     }
 
-    fn name(&mut self, name: &'static str) {
-        if !self.0.ends_with('{') {
-            self.0.push(',');
+    /// Any text.
+    fn text(&mut self, key: &'static str, value: &str) {
+        // Looked at to its end: that is done many bytes at a time.
+        let special = |byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f;
+        if value.bytes().fold(false, |any, byte| any | special(byte)) {
+            self.0.push_str(key);
+            self.0.push_str(&serde_json::Value::from(value).to_string());
+        } else {
+            self.word(key, value);
         }
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
     }
 
-    fn text(&mut self, name: &'static str, value: &str) {
-        self.name(name);
-        let quoted = value
-            .bytes()
-            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f);
-        if quoted {
-            self.0.push('"');
-            self.0.push_str(value);
-            self.0.push('"');
-        } else {
-            self.0.push_str(&serde_json::Value::from(value).to_string());
-        }
+    /// A text that needs no escaping.
+    fn word(&mut self, key: &'static str, value: &str) {
+        self.quoted(key, |line| line.push_str(value));
     }
 
     /// What `write` writes, in quotes; it needs no escaping.
-    fn quoted(&mut self, name: &'static str, write: impl FnOnce(&mut String)) {
-        self.name(name);
+    fn quoted(&mut self, key: &'static str, write: impl FnOnce(&mut String)) {
+        self.0.push_str(key);
         self.0.push('"');
         write(self.0);
         self.0.push('"');
     }
 
-    /// What shows itself without anything that needs escaping.
-    fn shown(&mut self, name: &'static str, value: &dyn fmt::Display) {
-        // Writing to a string cannot fail.
-        self.quoted(name, |line| _ = write!(line, "{value}"));
+    fn ip(&mut self, key: &'static str, ip: IpAddr) {
+        self.quoted(key, |line| address::ip(ip, |piece| line.push_str(piece)));
     }
 
-    fn number(&mut self, name: &'static str, value: u64) {
-        self.name(name);
-        number(self.0, value);
+    fn socket(&mut self, key: &'static str, socket: SocketAddr) {
+        self.quoted(key, |line| {
+            address::socket(socket, |piece| line.push_str(piece));
+        });
+    }
+
+    /// What shows itself without anything that needs escaping, under a plain name.
+    fn shown(&mut self, name: &'static str, value: &dyn fmt::Display) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, ",\"{name}\":\"{value}\"");
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.0.push_str(key);
+        self.0.push_str(itoa::Buffer::new().format(value));
     }
 
     /// A duration in milliseconds, with one decimal.
-    fn millis(&mut self, name: &'static str, value: Duration) {
+    fn millis(&mut self, key: &'static str, value: Duration) {
         let tenths = u64::try_from(value.as_micros() / 100).unwrap_or(u64::MAX);
-        self.number(name, tenths / 10);
+        self.number(key, tenths / 10);
         self.0.push('.');
-        number(self.0, tenths % 10);
+        self.0.push_str(itoa::Buffer::new().format(tenths % 10));
     }
 
     fn end(self) {
@@ -686,12 +669,16 @@ mod tests {
     fn a_json_line_is_json_whatever_is_in_it() {
         let mut text = String::from("the line before\n");
         let mut line = JsonLine::new(&mut text);
-        line.text("a", "plain");
-        line.text("b", "quote \" backslash \\ line\nend");
-        line.number("c", 7);
-        line.millis("d", Duration::from_micros(12_345));
-        line.quoted("e", |line| socket(line, "10.2.0.255:80".parse().unwrap()));
-        line.quoted("f", |line| socket(line, "[fd00::1]:80".parse().unwrap()));
+        line.text(
+            key!("a"),
+            "plain, and longer than what is looked at in one go",
+        );
+        line.text(key!("b"), "quote \" backslash \\ line\nend");
+        line.number(key!("c"), 7);
+        line.millis(key!("d"), Duration::from_micros(12_345));
+        line.socket(key!("e"), "10.2.0.255:80".parse().unwrap());
+        line.ip(key!("f"), "fd00::1".parse().unwrap());
+        line.shown("g", &7);
         line.end();
         let line = text.lines().nth(1).unwrap();
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -699,7 +686,9 @@ mod tests {
         assert_eq!(value["c"], 7);
         assert_eq!(value["d"], 12.3);
         assert_eq!(value["e"], "10.2.0.255:80");
-        assert_eq!(value["f"], "[fd00::1]:80");
+        assert_eq!(value["f"], "fd00::1");
+        assert_eq!(value["g"], "7");
+        assert!(value["time"].is_string());
         assert_eq!(text.matches('\n').count(), 2);
     }
 

@@ -223,11 +223,12 @@ fn field(block: &Bytes, line: std::ops::Range<usize>) -> Result<(HeaderName, Hea
         .rposition(|byte| !blank(byte))
         .map_or(start, |last| last + 1);
     let at = line.start + colon + 1;
+    let fault = |_| match value.contains(&b'\r') {
+        true => Fault::LineEnd,
+        false => Fault::HeaderValue,
+    };
     let value = block.slice(at + start..at + end);
-    if value.contains(&b'\r') {
-        return Err(Fault::LineEnd);
-    }
-    let value = HeaderValue::from_maybe_shared(value).map_err(|_| Fault::HeaderValue)?;
+    let value = HeaderValue::from_maybe_shared(value).map_err(fault)?;
     Ok((name, value))
 }
 

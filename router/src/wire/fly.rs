@@ -32,7 +32,7 @@ pub const FLY_REQUEST_ID: HeaderName = HeaderName::from_static("fly-request-id")
 pub const REPLAY_CONTENT_TYPE: &str = "application/vnd.fly.replay+json";
 
 /// Headers with which the edge tells the router about the client; nobody else may.
-pub const EDGE_ONLY: [HeaderName; 5] = [
+pub static EDGE_ONLY: [HeaderName; 5] = [
     FLY_CLIENT_IP,
     FLY_REGION,
     FLY_FORWARDED_PORT,
@@ -41,10 +41,10 @@ pub const EDGE_ONLY: [HeaderName; 5] = [
 ];
 
 /// Headers that speak of replays: they end at the router and never reach a cell on the stream lane.
-pub const REPLAY_TALK: [HeaderName; 2] = [FLY_REPLAY_SRC, FLY_REPLAY_FAILED];
+pub static REPLAY_TALK: [HeaderName; 2] = [FLY_REPLAY_SRC, FLY_REPLAY_FAILED];
 
 /// Headers with which an answer steers the edge. A cell's answer may carry them only if the registry lets it.
-pub const STEERING: [HeaderName; 4] = [
+pub static STEERING: [HeaderName; 4] = [
     FLY_REPLAY,
     FLY_REPLAY_CACHE,
     FLY_REPLAY_CACHE_TTL_SECS,

@@ -1,5 +1,6 @@
 //! A request's head as the cell is to get it.
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -7,7 +8,7 @@ use http::{Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
 use super::sign_in::{self, SignedIn};
-use super::{fly, hop_by_hop};
+use super::{fly, hop_by_hop, sieve};
 use crate::registry::SignIn;
 
 /// What a head is rewritten with.
@@ -89,7 +90,8 @@ pub(super) fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &s
         Version::HTTP_2 => "2",
         _ => "1.1",
     };
-    if let Ok(hop) = HeaderValue::from_str(&format!("{version} {pseudonym}")) {
+    let hop = Bytes::from([version, " ", pseudonym].concat());
+    if let Ok(hop) = HeaderValue::from_maybe_shared(hop) {
         headers.append(header::VIA, hop);
     }
 }
@@ -103,7 +105,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
             joined.extend_from_slice(b"; ");
             joined.extend_from_slice(line.as_bytes());
         }
-        let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined));
+        let joined = HeaderValue::from_maybe_shared(Bytes::from(joined));
         headers.insert(
             header::COOKIE,
             joined.expect("header values joined by semicolons are a header value"),
@@ -114,9 +116,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 /// Takes away from a cell's answer what would steer the edge: else one tenant could send its visitors' requests to
 /// another's machine.
 pub fn unsteer(headers: &mut HeaderMap) {
-    for name in &fly::STEERING {
-        headers.remove(name);
-    }
+    sieve::remove(headers, &fly::STEERING);
     // Wherever in the field it stands, and whatever stands beside it: how the edge reads such a field is its own business.
     let replay = fly::REPLAY_CONTENT_TYPE.as_bytes();
     let replays = headers

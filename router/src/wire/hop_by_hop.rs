@@ -3,13 +3,15 @@
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::sieve;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Fields that belong to one connection whether or not `Connection` names them. `TE` and `Trailer` are handled by
 /// name below; `Transfer-Encoding` is the codec's.
-const ALWAYS: [HeaderName; 7] = [
+static ALWAYS: [HeaderName; 7] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -40,9 +42,7 @@ pub fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &ALWAYS {
-        headers.remove(name);
-    }
+    sieve::remove(headers, &ALWAYS);
     if te_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, fly, hop_by_hop};
+use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, address, fly, hop_by_hop, sieve};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -15,7 +15,7 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// What only a trusted proxy may say of a client.
-const FORWARDING: [HeaderName; 8] = [
+pub(super) static FORWARDING: [HeaderName; 8] = [
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
     X_FORWARDED_HOST,
@@ -25,6 +25,9 @@ const FORWARDING: [HeaderName; 8] = [
     X_REAL_IP,
     header::FORWARDED,
 ];
+
+/// What only the router says to a cell.
+static OURS: [HeaderName; 3] = [CELL_SIGNATURE, CELL_NAME, CELL_USER];
 
 /// The connection a request came over.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +94,7 @@ pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
 
 /// What no trailer may say, for it frames, routes, controls or authenticates a message, or says of what kind its body
 /// is (RFC 9110 section 6.5.1).
-const HEAD_ONLY: [HeaderName; 26] = [
+static HEAD_ONLY: [HeaderName; 26] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
@@ -150,7 +153,8 @@ fn is_claim(name: &str) -> bool {
         .chain(&fly::EDGE_ONLY)
         .chain(&fly::STEERING)
         .chain(&FORWARDING)
-        .chain(&[CELL_SIGNATURE, CELL_NAME, CELL_USER, X_REQUEST_ID])
+        .chain(&OURS)
+        .chain(&[X_REQUEST_ID])
         .any(|claim| claim.as_str() == name)
 }
 
@@ -176,14 +180,11 @@ pub struct Introduction<'a> {
 
 /// Replaces what the client claims about itself by what is known, and introduces the request to the cell.
 pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introduction<'_>) {
-    let ours = [CELL_SIGNATURE, CELL_NAME, CELL_USER];
-    for name in fly::REPLAY_TALK.iter().chain(&ours) {
-        headers.remove(name);
-    }
-    if !peer.trusted {
-        for name in fly::EDGE_ONLY.iter().chain(&FORWARDING) {
-            headers.remove(name);
-        }
+    let claims = fly::REPLAY_TALK.iter().chain(&OURS);
+    if peer.trusted {
+        sieve::remove(headers, claims);
+    } else {
+        sieve::remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING));
     }
     unmask(headers);
     append_forwarded_for(headers, peer.ip);
@@ -216,7 +217,7 @@ fn append_forwarded_for(headers: &mut HeaderMap, ip: IpAddr) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(ip.to_string().as_bytes());
+    address::ip(ip, |piece| list.extend_from_slice(piece.as_bytes()));
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(list));
     headers.insert(
         X_FORWARDED_FOR,

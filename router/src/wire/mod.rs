@@ -4,10 +4,12 @@
 //! writes `http` types and bytes, and never a socket, a clock or a log.
 
 pub mod accept;
+pub mod address;
 pub mod fly;
 pub mod forward;
 pub mod hop_by_hop;
 pub mod identity;
+mod sieve;
 pub mod sign_in;
 pub mod signature;
 pub mod strict;

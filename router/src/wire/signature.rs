@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use ring::hmac;
 
 /// How far ahead of now a token expires when the router signs it, in seconds.
@@ -101,7 +102,7 @@ impl Keys {
         token.push('.');
         token.push_str(&expiry);
         token.push('.');
-        push_hex(&mut token, tag.as_ref());
+        HEXLOWER.encode_append(tag.as_ref(), &mut token);
         token
     }
 
@@ -166,29 +167,11 @@ fn message(bound: Bound<'_>, expiry: &str) -> String {
     [CONTEXT, cell, expiry, method, host, target].join("\n")
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-}
-
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let text = text.as_bytes();
     let mut bytes = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+    let whole = text.len() == 64;
+    let decoded = whole.then(|| HEXLOWER.decode_mut(text.as_bytes(), &mut bytes));
+    decoded?.is_ok().then_some(bytes)
 }
 
 #[cfg(test)]

@@ -1,0 +1,79 @@
+//! Which of many fields a head may have, found out in one look at it.
+
+use http::{HeaderMap, HeaderName};
+
+/// The names in a head, as a filter of 64 bits: one that is there passes, one that is not seldom does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sieve(u64);
+
+impl Sieve {
+    /// Of what is there now; a field that is added later may not pass.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |names, name| names | bit(name)))
+    }
+
+    /// Whether a field may be there.
+    pub(super) fn passes(self, name: &HeaderName) -> bool {
+        self.0 & bit(name) != 0
+    }
+}
+
+/// Removes fields of which most heads have none: only those are looked up that may be there.
+pub(super) fn remove<'a>(headers: &mut HeaderMap, names: impl IntoIterator<Item = &'a HeaderName>) {
+    let sieve = Sieve::of(headers);
+    for name in names {
+        if sieve.passes(name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// A name's place, by its length and three of its letters.
+fn bit(name: &HeaderName) -> u64 {
+    let name = name.as_str().as_bytes();
+    let letter = |at: usize| usize::from(name.get(at).copied().unwrap_or_default());
+    let last = name.len().saturating_sub(1);
+    1 << ((name.len() ^ letter(0) ^ letter(last / 2) << 1 ^ letter(last) << 2) % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::wire::{fly, identity};
+
+    #[test]
+    fn nothing_that_is_there_is_missed() {
+        let names = || fly::STEERING.iter().chain(&identity::FORWARDING);
+        let mut headers = HeaderMap::new();
+        for (count, name) in names().enumerate() {
+            headers.append(name, HeaderValue::from(count));
+            headers.append(name, HeaderValue::from(count));
+        }
+        headers.insert("x-other", HeaderValue::from_static("stays"));
+        remove(&mut headers, names());
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-other"]);
+    }
+
+    #[test]
+    fn few_pass_that_are_not_there() {
+        let usual = [
+            "host",
+            "user-agent",
+            "accept",
+            "accept-encoding",
+            "accept-language",
+            "cookie",
+        ];
+        let mut headers = HeaderMap::new();
+        for name in usual {
+            headers.insert(name, HeaderValue::from_static("a"));
+        }
+        let sieve = Sieve::of(&headers);
+        let removed = fly::EDGE_ONLY.iter().chain(&identity::FORWARDING);
+        let passing = removed.filter(|name| sieve.passes(name)).count();
+        assert!(passing <= 3, "{passing} of them are looked up in vain");
+    }
+}
