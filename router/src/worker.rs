@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -81,7 +82,7 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     let fail = |error: String| _ = ready.send(Err(error));
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(error) => return fail(error.to_string()),
@@ -96,13 +97,12 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     let tracer = tracer.map(|(sampling, spans)| Tracer::new(sampling, spans));
     let seen = questions.is_some();
     let log = Rc::new(AccessLog::new(format, tally, output, seen, tracer));
-    let local = LocalSet::new();
     if let Some((questions, sight)) = questions.zip(log.sight().cloned()) {
-        local.spawn_local(async move { sight.answer(questions).await });
+        runtime.spawn_local(async move { sight.answer(questions).await });
     }
-    let served = local.block_on(&runtime, serve(shared, listeners, Rc::clone(&log), ready));
+    let served = runtime.block_on(serve(shared, listeners, Rc::clone(&log), ready));
     // Whatever still runs is over now; its records are written as it goes.
-    drop(local);
+    drop(runtime);
     log.flush();
     if let Err(error) = served {
         fail(error);
@@ -189,10 +189,7 @@ async fn serve(
             let socket = ClientSocket::new(socket, config.client_stall, (permit, connected));
             spawn_local(async move {
                 let refuse = |fault, version| service.refuse(fault, version, peer);
-                let handle = |request| {
-                    let service = Rc::clone(&service);
-                    async move { service.handle(request, peer).await }
-                };
+                let handle = |request| Rc::clone(&service).handle(request, peer);
                 match tls {
                     None => http::serve(socket, &config, &signal, handle, refuse).await,
                     // A handshake that fails or takes too long is the client's affair.

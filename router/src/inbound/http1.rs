@@ -1,7 +1,7 @@
 //! An HTTP/1.1 connection of a client: one request after the other, each with its answer.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -232,8 +232,8 @@ where
         }
         write.extend_from_slice(b"\r\n");
     });
+    let mut body = pin!(body);
     if switches {
-        drop(body);
         return match poll_fn(|context| connection.poll_flush(context)).await {
             Ok(()) => {
                 connection.clone().switch();
@@ -242,7 +242,7 @@ where
             Err(_) => After::Gone,
         };
     }
-    let sent = send(connection, body, end).await;
+    let sent = send(connection, body.as_mut(), end).await;
     match sent {
         // Where the client was told that it may go on, it may, also if the stop came meanwhile.
         Sent::Whole if keep_alive => After::Next,
@@ -283,11 +283,10 @@ enum Sent {
     Gone,
 }
 
-async fn send<B>(connection: &Connection, body: B, end: End) -> Sent
+async fn send<B>(connection: &Connection, mut body: Pin<&mut B>, end: End) -> Sent
 where
     B: Body<Data = Piece> + 'static,
 {
-    let mut body = pin!(body);
     let mut left = match end {
         End::Length(length) => Some(length),
         End::Head => Some(0),

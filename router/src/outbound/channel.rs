@@ -23,9 +23,9 @@ pub enum Channel {
 
 /// A request on its way to a cell.
 #[derive(Debug)]
-pub struct Message {
+pub struct Message<'m> {
     /// Its head.
-    pub head: Parts,
+    pub head: &'m mut Parts,
     /// Its body; none once a connection has taken it, which gives it back where nothing of the request was sent.
     pub body: Option<Relayed>,
 }
@@ -106,14 +106,15 @@ impl Channel {
     /// `Failed`.
     pub async fn send(
         &mut self,
-        message: &mut Message,
+        message: &mut Message<'_>,
         herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
         match self {
             Self::Alone(connection) => connection.send(message, herald).await,
             Self::Shared(stream) => {
                 stream.carries();
-                stream.send(message).await
+                // In a box: what HTTP/2 keeps of it is no part of a request by HTTP/1.1.
+                Box::pin(stream.send(message)).await
             }
         }
     }
@@ -122,7 +123,10 @@ impl Channel {
     ///
     /// # Errors
     /// `ChannelError`.
-    pub async fn ask(&mut self, message: &mut Message) -> Result<Response<Incoming>, ChannelError> {
+    pub async fn ask(
+        &mut self,
+        message: &mut Message<'_>,
+    ) -> Result<Response<Incoming>, ChannelError> {
         let answered = match self {
             Self::Alone(connection) => connection.send(message, |_, _| ()).await,
             Self::Shared(stream) => stream.send(message).await,

@@ -222,7 +222,7 @@ impl Stream {
     ///
     /// # Errors
     /// `Failed`.
-    pub async fn send(&mut self, message: &mut Message) -> Result<Response<Incoming>, Failed> {
+    pub async fn send(&mut self, message: &mut Message<'_>) -> Result<Response<Incoming>, Failed> {
         let mut head = message.head.clone();
         forward::for_http2(&mut head, self.shared.secure);
         let lent = Loan::new(message.body.take());

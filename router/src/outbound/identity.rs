@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
+use http::request::Parts;
 use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -88,7 +89,10 @@ async fn ask(
         nonce: &nonce,
         address: &address,
     };
-    let mut question = question(challenge, keys, record);
+    let mut question = Message {
+        head: &mut question(challenge, keys),
+        body: Some(Relayed::absent(Rc::clone(record))),
+    };
     let answer = channel
         .ask(&mut question)
         .await
@@ -112,7 +116,7 @@ async fn ask(
 }
 
 /// The question, signed as every request is. It says nothing of the request that waits.
-fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Message {
+fn question(challenge: Challenge<'_>, keys: &Keys) -> Parts {
     let target = challenge.target();
     let token = keys.sign(
         Bound {
@@ -138,10 +142,7 @@ fn question(challenge: Challenge<'_>, keys: &Keys, record: &Rc<Record>) -> Messa
         let value = value.expect("names and tokens are visible ASCII");
         request.headers_mut().insert(name, value);
     }
-    Message {
-        head: request.into_parts().0,
-        body: Some(Relayed::absent(Rc::clone(record))),
-    }
+    request.into_parts().0
 }
 
 /// 32 hexadecimal digits that nobody can guess.

@@ -98,7 +98,7 @@ impl Connection {
     /// `Failed`.
     pub async fn send(
         &mut self,
-        message: &mut Message,
+        message: &mut Message<'_>,
         mut herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
         let Message { head, body } = message;

@@ -71,9 +71,9 @@ impl Lease {
 
 /// A request as the cell is to get it.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct Outgoing<'o> {
     /// Its head: end-to-end fields only, the target in origin form.
-    pub head: Parts,
+    pub head: &'o mut Parts,
     /// Its body, not read yet.
     pub body: Incoming,
     /// The protocol it asks to switch to, and the client's end of the switch.
@@ -150,7 +150,7 @@ impl Upstream {
     /// `StreamError`; nothing of an answer has been used.
     pub async fn stream(
         &self,
-        outgoing: Outgoing,
+        outgoing: Outgoing<'_>,
         to: Destination,
         record: &Rc<Record>,
         seal: impl Fn(&mut Parts),
@@ -162,7 +162,7 @@ impl Upstream {
         } = outgoing;
         let limits = &to.cell.policy.limits;
         let takes_pipes = body.takes_pipes();
-        let interim = Heralds::new(&head, &body, to.cell.policy.may_replay);
+        let interim = Heralds::new(head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
         let body = Relayed::request(
             body,
@@ -183,8 +183,8 @@ impl Upstream {
         };
         let mut moved = 0;
         let response = loop {
-            seal(&mut message.head);
-            let repeatable = channel.used() && repeatable(&message.head, record);
+            seal(message.head);
+            let repeatable = channel.used() && repeatable(message.head, record);
             record.upstream.set(Some(channel.address()));
             if let (true, Some(body)) = (channel.takes_pipes(), &message.body) {
                 body.pipe(self.splice_from);
@@ -424,7 +424,7 @@ impl Upstream {
 /// Sends a request and waits for the head of its answer, for as long as either makes progress.
 async fn attempt(
     channel: &mut Channel,
-    message: &mut Message,
+    message: &mut Message<'_>,
     interim: &Heralds,
     record: &Record,
     patience: Duration,

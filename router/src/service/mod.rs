@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use self::files::Shelf;
@@ -21,7 +23,8 @@ use crate::account::log::AccessLog;
 use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
-use crate::live::cells::{Cells, InFlight};
+use crate::http1::Switched;
+use crate::live::cells::{Cells, InFlight, Live};
 use crate::live::pages::Pages;
 use crate::live::snapshot::Current;
 use crate::outbound::sign_in::Gate;
@@ -112,8 +115,8 @@ type Failed = (StreamError, Duration);
 
 impl Service {
     /// Answers one request. Cancelling it (the client left) ends all that was done for it.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let (head, body) = request.into_parts();
+    pub async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (mut head, body) = request.into_parts();
         let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
         let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
         record.trace(|| !identity::plain_http(&head.headers, peer));
@@ -122,7 +125,20 @@ impl Service {
             record.expects(body.size_hint().exact());
         }
         let answered = match self.decide(&head, &body, peer, audience, &record).await {
-            Ok(Reached::Cell(course)) => self.stream(head, body, peer, course, &record).await,
+            Ok(Reached::Cell(course)) => {
+                let upgrade = upgrade(&head, &body, &course.to.cell);
+                let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
+                let (to, seal) = self.introduce(&mut head, peer, course, asked, &record);
+                let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
+                let outgoing = Outgoing {
+                    head: &mut head,
+                    body,
+                    upgrade,
+                };
+                let seal = |head: &mut Parts| seal.put_on(head);
+                let relayed = self.upstream.stream(outgoing, to, &record, seal).await;
+                relayed.map_err(|error| failed(error, &cell, &live))
+            }
             Ok(Reached::Answer(answer)) => Ok(*answer),
             Err(failed) => Err(failed),
         };
@@ -225,14 +241,16 @@ impl Service {
                 Outcome::Words(words) => return Ok(own(words)),
                 Outcome::Stream(course) => return Ok(Reached::Cell(course)),
                 Outcome::File(shelf) => {
-                    if let Some(file) = self.file(head, audience, record, &shelf).await {
+                    // In a box, as all that most requests have no need of.
+                    let file = Box::pin(self.file(head, audience, record, &shelf)).await;
+                    if let Some(file) = file {
                         return Ok(Reached::Answer(Box::new(file)));
                     }
                     known.without_file = Some(shelf);
                     continue;
                 }
                 Outcome::SignIn(check) => {
-                    match self.sign_in(head, peer, audience, record, check).await {
+                    match Box::pin(self.sign_in(head, peer, audience, record, check)).await {
                         Ok(passed) => known.pass = Some(passed),
                         Err(failure) => {
                             record.reason.set(failure.reason);
@@ -410,15 +428,16 @@ impl Service {
         }
     }
 
-    /// Introduces the request to its cell and relays it.
-    async fn stream(
+    /// Introduces a request to its cell, as one that asks to switch to `upgrade`: where it is to go, and what signs it
+    /// whenever it is sent.
+    fn introduce(
         &self,
-        mut head: Parts,
-        body: Incoming,
+        head: &mut Parts,
         peer: Peer,
         course: Course,
-        record: &Rc<Record>,
-    ) -> Result<Response<Body>, Failed> {
+        upgrade: Option<&HeaderValue>,
+        record: &Record,
+    ) -> (Destination, Seal) {
         let Course {
             to,
             target,
@@ -426,70 +445,86 @@ impl Service {
             keys,
             signed_in,
         } = course;
-        let authority = authority_of(&head);
-        // An HTTP/2 cell has no use for an upgrade, and a server may ignore one (RFC 9110 section 7.8).
-        let upgrade = (head.version == Version::HTTP_11
-            && to.cell.policy.protocol == Protocol::Http1)
-            .then(|| hop_by_hop::upgrade(&head.headers))
-            .flatten()
-            .zip(match &body {
-                Incoming::Http1(body) => Some(body.switched()),
-                Incoming::Http2(_) | Incoming::Cell(_) | Incoming::Http2Cell(_) => None,
-            });
+        let authority = authority_of(head);
         let introduction = Introduction {
             cell: to.cell.name.as_str(),
             authority: &authority,
             request_id: &record.id,
             stripped_prefix: stripped_prefix.as_deref(),
         };
-        let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
-        let pseudonym = &self.config.pseudonym;
+        let sign_in = to.cell.policy.sign_in.as_deref();
         forward::rewrite(
-            &mut head,
+            head,
             Rewrite {
                 peer,
                 introduction,
-                sign_in: to
-                    .cell
-                    .policy
-                    .sign_in
-                    .as_deref()
-                    .map(|sign_in| (sign_in, signed_in.as_ref())),
+                sign_in: sign_in.map(|sign_in| (sign_in, signed_in.as_ref())),
                 target,
-                upgrade: asked,
-                pseudonym,
+                upgrade,
+                pseudonym: &self.config.pseudonym,
             },
         );
         record.tell(&mut head.headers);
-        let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
-        let seal = |head: &mut Parts| {
-            let Some(keys) = &keys else { return };
-            let host = authority.to_str().unwrap_or_default();
-            let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-            let token = sign(keys, cell.name.as_str(), head.method.as_str(), host, target);
-            head.headers.insert(
-                CELL_SIGNATURE,
-                HeaderValue::from_str(&token).expect("a token is visible ASCII"),
-            );
+        let seal = Seal {
+            keys,
+            cell: Arc::clone(&to.cell),
+            authority,
         };
-        let relayed = self.upstream.stream(
-            Outgoing {
-                head,
-                body,
-                upgrade,
-            },
-            to,
-            record,
-            seal,
-        );
-        relayed.await.map_err(|error| {
-            if let StreamError::Broken(_) | StreamError::BadAnswer(_) = error {
-                live.breaker.broke(&cell);
-            }
-            let left = live.breaker.refuses(&cell.placement);
-            (error, left.unwrap_or(cell.policy.limits.retry_after))
-        })
+        (to, seal)
     }
+}
+
+/// What a request is signed with.
+struct Seal {
+    /// None where the cell shares no secret with the router.
+    keys: Option<Arc<Keys>>,
+    cell: Arc<Cell>,
+    authority: HeaderValue,
+}
+
+impl Seal {
+    /// Signs a head as it is now.
+    fn put_on(&self, head: &mut Parts) {
+        let Some(keys) = &self.keys else { return };
+        let host = self.authority.to_str().unwrap_or_default();
+        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let token = sign(
+            keys,
+            self.cell.name.as_str(),
+            head.method.as_str(),
+            host,
+            target,
+        );
+        let token = HeaderValue::from_maybe_shared(Bytes::from(token));
+        let token = token.expect("a token is visible ASCII");
+        head.headers.insert(CELL_SIGNATURE, token);
+    }
+}
+
+/// The protocol that a request asks to switch to, and the client's end of the switch. An HTTP/2 cell has no use for one,
+/// and a server may ignore it (RFC 9110 section 7.8).
+fn upgrade(
+    head: &Parts,
+    body: &Incoming,
+    cell: &Cell,
+) -> Option<(HeaderValue, oneshot::Receiver<Switched>)> {
+    if head.version != Version::HTTP_11 || cell.policy.protocol != Protocol::Http1 {
+        return None;
+    }
+    let protocol = hop_by_hop::upgrade(&head.headers)?;
+    match body {
+        Incoming::Http1(body) => Some((protocol, body.switched())),
+        Incoming::Http2(_) | Incoming::Cell(_) | Incoming::Http2Cell(_) => None,
+    }
+}
+
+/// What is to be told of a request that its cell did not answer.
+fn failed(error: StreamError, cell: &Cell, live: &Live) -> Failed {
+    if let StreamError::Broken(_) | StreamError::BadAnswer(_) = error {
+        live.breaker.broke(cell);
+    }
+    let left = live.breaker.refuses(&cell.placement);
+    (error, left.unwrap_or(cell.policy.limits.retry_after))
 }
 
 fn refuse(
@@ -643,8 +678,29 @@ impl Ids {
     fn next(&self) -> HeaderValue {
         let count = self.count.get();
         self.count.set(count + 1);
-        let id = format!("{:016x}-{count:x}", self.worker);
-        HeaderValue::from_maybe_shared(Bytes::from(id))
-            .expect("hexadecimal digits are a header value")
+        let mut id = [b'-'; 33];
+        HEXLOWER.encode_mut(&self.worker.to_be_bytes(), &mut id[..16]);
+        HEXLOWER.encode_mut(&count.to_be_bytes(), &mut id[17..]);
+        // The count is written as numbers are.
+        let zeros = count.leading_zeros().min(60) as usize / 4;
+        id.copy_within(17 + zeros.., 17);
+        HeaderValue::from_bytes(&id[..33 - zeros]).expect("hexadecimal digits are a header value")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_workers_and_a_count() {
+        for count in [0, 9, 16, 0xabc, u64::MAX - 2] {
+            let ids = Ids {
+                worker: 0xfeed,
+                count: std::cell::Cell::new(count),
+            };
+            assert_eq!(ids.next(), format!("000000000000feed-{count:x}"));
+            assert_eq!(ids.next(), format!("000000000000feed-{:x}", count + 1));
+        }
     }
 }
