@@ -391,9 +391,9 @@ impl<G> Relayed<G> {
         }
     }
 
-    fn count(&self, bytes: usize) {
+    fn count(&self, bytes: u64) {
         let counter = self.counter();
-        counter.set(counter.get() + bytes as u64);
+        counter.set(counter.get() + bytes);
         self.record.progress();
     }
 
@@ -530,10 +530,10 @@ impl<G: Unpin> Body for Relayed<G> {
                 if let Some(cut) = this.breaks(data) {
                     return Poll::Ready(Some(Err(this.fail(cut))));
                 }
+                this.count(data);
                 if let Some(taking) = &mut this.taking {
-                    taking.hand(data);
+                    taking.hand(data, this.record.last_progress());
                 }
-                this.count(frame.data_ref().map_or(0, Piece::len));
                 if last {
                     this.complete();
                 }

@@ -80,7 +80,7 @@ impl Sent {
             .bytes_out
             .set(self.record.bytes_out.get() + bytes);
         self.record.progress();
-        self.taking.hand(bytes);
+        self.taking.hand(bytes, self.record.last_progress());
         if self.left == 0 {
             self.record.response_ended.set(Ending::Complete);
         }

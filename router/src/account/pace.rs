@@ -27,10 +27,10 @@ impl Taking {
         }
     }
 
-    /// So many bytes are handed over.
-    pub fn hand(&mut self, bytes: u64) {
+    /// So many bytes are handed over `now`.
+    pub fn hand(&mut self, bytes: u64, now: Instant) {
         self.bytes += bytes;
-        self.handed = Some(Instant::now());
+        self.handed = Some(now);
     }
 
     /// More is asked for: what was handed over has been taken. The rate, if that was too slow.
@@ -56,7 +56,7 @@ mod tests {
     async fn taken(bytes: u64, seconds: u32, rate: u64) -> Option<u64> {
         let mut taking = Taking::new(rate, 10 * SECOND);
         for _ in 0..50 {
-            taking.hand(bytes);
+            taking.hand(bytes, Instant::now());
             tokio::time::advance(SECOND * seconds).await;
             if let Some(slow) = taking.asked() {
                 return Some(slow);
@@ -78,10 +78,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_taken_fast_at_first_does_not_count_for_ever() {
         let mut taking = Taking::new(64, 10 * SECOND);
-        taking.hand(10_000_000);
+        taking.hand(10_000_000, Instant::now());
         tokio::time::advance(10 * SECOND).await;
         assert_eq!(taking.asked(), None);
-        taking.hand(1);
+        taking.hand(1, Instant::now());
         tokio::time::advance(10 * SECOND).await;
         assert_eq!(taking.asked(), Some(64));
     }
@@ -90,7 +90,7 @@ mod tests {
     async fn a_pause_of_the_sender_is_nobodys_slowness() {
         let mut taking = Taking::new(64, 10 * SECOND);
         for _ in 0..10 {
-            taking.hand(1);
+            taking.hand(1, Instant::now());
             assert_eq!(taking.asked(), None);
             // Asked for, and nothing there to be handed over.
             tokio::time::advance(3600 * SECOND).await;

@@ -236,13 +236,13 @@ impl Record {
     }
 
     /// Leaves what can be seen of the request once it is over.
-    fn leave(&mut self, duration: Duration) {
+    fn leave(&mut self, at: SystemTime, duration: Duration) {
         let (status, reason, blame) = (self.status(), self.reason(), self.blame());
         let Some((sight, cell)) = self.log.sight().zip(self.cell.get()) else {
             return;
         };
         let ended = Ended {
-            at: SystemTime::now(),
+            at,
             method: std::mem::take(&mut self.method),
             path: std::mem::take(&mut self.path),
             status,
@@ -262,6 +262,11 @@ impl Record {
         let _ = self.cell.set(cell.clone());
     }
 
+    /// When its head had come.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// The cell that was found for the request.
     pub fn cell(&self) -> Option<&CellName> {
         self.cell.get()
@@ -270,8 +275,8 @@ impl Record {
     /// The head of the answer is on its way.
     pub fn answered(&self, status: StatusCode) {
         self.status.set(Some(status));
-        self.first_byte.set(Some(self.began.elapsed()));
         self.progress();
+        self.first_byte.set(Some(self.last_progress() - self.began));
     }
 
     /// Bytes went through, in whichever direction.
@@ -310,15 +315,15 @@ impl Record {
         self.blame.get().or_else(left).or_else(bodies)
     }
 
-    fn line(&self, into: &mut String, duration: Duration) {
+    fn line(&self, into: &mut String, at: SystemTime, duration: Duration) {
         match self.log.format() {
-            LogFormat::Json => self.json(into, duration),
-            LogFormat::Text => self.text(into, duration),
+            LogFormat::Json => self.json(into, at, duration),
+            LogFormat::Text => self.text(into, at, duration),
         }
     }
 
-    fn json(&self, into: &mut String, duration: Duration) {
-        let mut line = JsonLine::new(into);
+    fn json(&self, into: &mut String, at: SystemTime, duration: Duration) {
+        let mut line = JsonLine::new(into, at);
         line.text(key!("request_id"), self.id.to_str().unwrap_or_default());
         self.traced(|name, id| line.shown(name, id));
         line.ip(key!("client"), self.client.to_canonical());
@@ -362,8 +367,8 @@ impl Record {
         line.end();
     }
 
-    fn text(&self, line: &mut String, duration: Duration) {
-        timestamp(line);
+    fn text(&self, line: &mut String, at: SystemTime, duration: Duration) {
+        timestamp(line, at);
         let cell = self.cell.get().map_or("-", CellName::as_str);
         // Writing to a string cannot fail.
         let _ = write!(
@@ -436,8 +441,8 @@ impl Drop for Record {
         if let Some((step, tracer)) = step.zip(self.log.tracer()) {
             tracer.ended(span::spans(self, step, tracer));
         }
-        let duration = self.began.elapsed();
-        self.log.write(|log| self.line(log, duration));
+        let (at, duration) = (SystemTime::now(), self.began.elapsed());
+        self.log.write(|log| self.line(log, at, duration));
         self.log.tally().request(&Outcome {
             kind: Kind {
                 lane: self.lane.get(),
@@ -446,13 +451,14 @@ impl Drop for Record {
                 blame: self.blame(),
             },
             cell: self.cell.get(),
+            at,
             duration,
             first_byte: self.first_byte.get(),
             waited: self.waited.get(),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
         });
-        self.leave(duration);
+        self.leave(at, duration);
     }
 }
 
@@ -484,19 +490,16 @@ fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Writes the time that it is, as RFC 3339 with milliseconds. What is the same for all of a second is made once.
-fn timestamp(into: &mut String) {
+/// Writes a time as RFC 3339 with milliseconds. What is the same for all of a second is made once.
+fn timestamp(into: &mut String, at: SystemTime) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let now = SystemTime::now();
-    let since = now
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != since.as_secs() || text.is_empty() {
             *second = since.as_secs();
-            *text = rfc3339(now);
+            *text = rfc3339(at);
             text.truncate("2026-01-01T00:00:00.".len());
         }
         into.push_str(text);
@@ -579,9 +582,9 @@ use key;
 struct JsonLine<'a>(&'a mut String);
 
 impl<'a> JsonLine<'a> {
-    fn new(into: &'a mut String) -> Self {
+    fn new(into: &'a mut String, at: SystemTime) -> Self {
         into.push_str("{\"time\":\"");
-        timestamp(into);
+        timestamp(into, at);
         into.push('"');
         Self(into)
     }
@@ -668,7 +671,7 @@ mod tests {
     #[test]
     fn a_json_line_is_json_whatever_is_in_it() {
         let mut text = String::from("the line before\n");
-        let mut line = JsonLine::new(&mut text);
+        let mut line = JsonLine::new(&mut text, SystemTime::now());
         line.text(
             key!("a"),
             "plain, and longer than what is looked at in one go",
@@ -694,11 +697,13 @@ mod tests {
 
     #[test]
     fn the_time_is_written_as_it_is() {
-        let before = rfc3339(SystemTime::now());
-        let mut now = String::new();
-        timestamp(&mut now);
-        let after = rfc3339(SystemTime::now());
-        assert!(before <= now && now <= after, "{before} {now} {after}");
+        // Forth and back over the second that is kept.
+        for millis in [0, 7, 1_999, 1_000, 1_774_000_000_123, 1_774_000_000_999, 5] {
+            let at = std::time::UNIX_EPOCH + Duration::from_millis(millis);
+            let mut written = String::new();
+            timestamp(&mut written, at);
+            assert_eq!(written, rfc3339(at));
+        }
     }
 
     #[test]
@@ -721,7 +726,7 @@ mod tests {
                 parent,
             };
             let mut line = String::new();
-            Record::open(Rc::new(log), opening).line(&mut line, Duration::ZERO);
+            Record::open(Rc::new(log), opening).line(&mut line, SystemTime::now(), Duration::ZERO);
             line
         };
         let parent = TraceParent::parse(traceparent.as_bytes());

@@ -93,6 +93,8 @@ pub struct Outcome<'a> {
     pub kind: Kind,
     /// The cell that it was for.
     pub cell: Option<&'a CellName>,
+    /// When it was over.
+    pub at: SystemTime,
     /// From its head to the end of its answer.
     pub duration: Duration,
     /// From its head to that of its answer, if there was one.
@@ -200,8 +202,8 @@ impl CellCounts {
         }
         self.bytes_in += outcome.bytes_in;
         self.bytes_out += outcome.bytes_out;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.last_request = now.unwrap_or_default().as_secs();
+        let since = outcome.at.duration_since(UNIX_EPOCH);
+        self.last_request = since.unwrap_or_default().as_secs();
     }
 
     /// Adds what another worker has counted.
@@ -260,6 +262,7 @@ mod tests {
                 blame,
             },
             cell: Some(cell),
+            at: SystemTime::now(),
             duration: Duration::from_millis(10),
             first_byte: Some(Duration::from_micros(900)),
             waited: None,

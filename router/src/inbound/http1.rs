@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::config::Config;
 use crate::http1::connection::{self, Connection};
@@ -56,25 +56,36 @@ pub async fn serve<R, B>(
         lines: config.max_headers,
     };
     let mut stopping = pin!(signal.last_words());
+    let mut idle = pin!(sleep(config.idle_timeout));
     loop {
         connection.rest();
         if connection.with_read(|read| read.is_empty()) {
             tokio::select! {
                 biased;
-                filled = timeout(config.idle_timeout, connection.fill()) => match filled {
-                    Ok(Ok(true)) => {}
+                filled = connection.fill() => match filled {
+                    Ok(true) => {}
                     // A connection without a request is nobody's loss.
-                    Ok(Ok(false) | Err(_)) | Err(_) => return,
+                    Ok(false) | Err(_) => return,
                 },
+                () = passed(idle.as_mut(), config.idle_timeout) => return,
                 // Its end is said before it closes: a request that crosses it on the way finds no reset.
                 () = &mut stopping => return Box::pin(linger(&connection)).await,
             }
         }
-        let head = match timeout(config.head_timeout, read_head(&connection, limits)).await {
-            Ok(Ok(Some(head))) => Ok(head),
-            Ok(Ok(None)) => return,
-            Ok(Err(fault)) => Err(fault),
-            Err(_) => Err(Fault::TimedOut),
+        let mut scanner = Scanner::default();
+        let head = match connection.with_read(|read| take_head(read, &mut scanner, limits)) {
+            // Nearly always it came at once.
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => {
+                let reading = read_head(&connection, scanner, limits);
+                match timeout(config.head_timeout, reading).await {
+                    Ok(Ok(Some(head))) => Ok(head),
+                    Ok(Ok(None)) => return,
+                    Ok(Err(fault)) => Err(fault),
+                    Err(_) => Err(Fault::TimedOut),
+                }
+            }
+            Err(fault) => Err(fault),
         };
         let after = match head {
             // In a box of its own: while the connection is idle, nothing is kept of it.
@@ -98,21 +109,44 @@ pub async fn serve<R, B>(
     }
 }
 
-/// Reads a head; `None` where the connection ended first.
-async fn read_head(connection: &Connection, limits: Limits) -> Result<Option<Head>, Fault> {
-    let mut scanner = Scanner::default();
+/// Waits until so much time has passed from now on. `timer` goes on from one wait to the next and is only looked at when
+/// it runs out: to set it anew for each request would cost more than the rest of waiting for one.
+async fn passed(mut timer: Pin<&mut Sleep>, time: Duration) {
+    let until = Instant::now() + time;
     loop {
-        let found = connection.with_read(|read| {
-            let length = scanner.scan(read, limits)?;
-            Ok(length.map(|length| read.split_to(length).freeze()))
-        })?;
-        if let Some(found) = found {
-            return head::parse(&found, limits).map(Some);
+        timer.as_mut().await;
+        if Instant::now() >= until {
+            return;
         }
-        if !connection.fill().await.unwrap_or(false) {
-            return Ok(None);
+        timer.as_mut().reset(until);
+    }
+}
+
+/// Takes a head, if all of it has been read.
+fn take_head(
+    read: &mut BytesMut,
+    scanner: &mut Scanner,
+    limits: Limits,
+) -> Result<Option<Head>, Fault> {
+    let Some(length) = scanner.scan(read, limits)? else {
+        return Ok(None);
+    };
+    head::parse(&read.split_to(length).freeze(), limits).map(Some)
+}
+
+/// Reads on until there is a head; `None` where the connection ended first.
+async fn read_head(
+    connection: &Connection,
+    mut scanner: Scanner,
+    limits: Limits,
+) -> Result<Option<Head>, Fault> {
+    while connection.fill().await.unwrap_or(false) {
+        let head = connection.with_read(|read| take_head(read, &mut scanner, limits))?;
+        if head.is_some() {
+            return Ok(head);
         }
     }
+    Ok(None)
 }
 
 /// What the request says of the form of its answer.

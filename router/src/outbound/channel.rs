@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::http2::Stream;
 use super::pool::Connection;
@@ -143,9 +144,9 @@ impl Channel {
     }
 
     /// Leaves the connection to the next request, both bodies having come to their ends.
-    pub fn release(self) {
+    pub fn release(self, now: Instant) {
         match self {
-            Self::Alone(connection) => connection.release(),
+            Self::Alone(connection) => connection.release(now),
             Self::Shared(stream) => drop(stream),
         }
     }

@@ -189,12 +189,12 @@ impl Connection {
         self.heard.bytes()
     }
 
-    /// Keeps it for the next request, if it is fit for one.
-    pub fn release(self: Box<Self>) {
+    /// Keeps it for the next request, if it is fit for one: idle from `now` on.
+    pub fn release(self: Box<Self>, now: Instant) {
         let Some(mut connection) = self.restored() else {
             return;
         };
-        connection.idle_since = Instant::now();
+        connection.idle_since = now;
         if let Io::Idle(io) = &mut connection.io {
             io.rest();
         }
@@ -273,11 +273,16 @@ impl Pool {
     }
 
     /// The connection that was used last, if one is fit for use: open, not idle for too long, leading to where the cell
-    /// is now, and known to do so.
-    pub fn take(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> Option<Box<Connection>> {
+    /// is, and known to do so. It is asked for `now`.
+    pub fn take(
+        &self,
+        cell: &Cell,
+        trust: Option<&Arc<Trust>>,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(&cell.name)?.pop()?;
-            let fresh = connection.idle_since.elapsed() < self.lasts
+            let fresh = now - connection.idle_since < self.lasts
                 && connection.placement == cell.placement
                 && connection.trust.as_ref() == trust
                 && (connection.proven || cell.policy.identity == Identity::None);

@@ -56,7 +56,7 @@ impl Lease {
     /// The answer is whole: the connection is kept if the request is, too.
     fn end(self) {
         match self.record.request_ended.get() {
-            Ending::None | Ending::Complete => self.channel.release(),
+            Ending::None | Ending::Complete => self.channel.release(self.record.last_progress()),
             Ending::Running
             | Ending::ClientGone
             | Ending::ClientStalled
@@ -276,11 +276,12 @@ impl Upstream {
 
     /// A connection that is there already, or a fresh one.
     async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
+        // A hold before this must not count as the cell's silence.
+        record.progress();
+        let now = record.last_progress();
         if to.cell.policy.protocol == Protocol::Http1
-            && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref())
+            && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref(), now)
         {
-            // A hold before this must not count as the cell's silence.
-            record.progress();
             self.tally.connection("reused");
             return Ok(Channel::Alone(kept));
         }
@@ -432,14 +433,13 @@ async fn attempt(
     let exchange = channel.send(message, |status, headers| interim.pass_on(status, headers));
     tokio::pin!(exchange);
     let outcome = loop {
-        let until = record.last_progress() + patience;
-        if Instant::now() >= until {
-            return Attempt::Failed(StreamError::Silent(patience));
-        }
         tokio::select! {
             biased;
             outcome = &mut exchange => break outcome,
-            () = sleep_until(until) => {}
+            () = sleep_until(record.last_progress() + patience) => {}
+        }
+        if record.last_progress().elapsed() >= patience {
+            return Attempt::Failed(StreamError::Silent(patience));
         }
     };
     match outcome {

@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use self::files::Shelf;
 use self::sign_in::{Check, Pass};
@@ -232,7 +232,7 @@ impl Service {
                 )));
             }
         };
-        let began = Instant::now();
+        let began = record.began();
         let (mut held, mut place) = (None, None);
         let mut known = Known::default();
         loop {
