@@ -3,9 +3,10 @@
 //! A request of a cell that was seen before costs one look-up and takes the place of the oldest: nothing is allocated for it,
 //! since its record's path moves here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use foldhash::HashMap;
 use http::Method;
 
 use super::record::Blame;
@@ -72,7 +73,7 @@ impl Default for Recent {
 impl Recent {
     fn of(most_cells: usize) -> Self {
         Self {
-            places: HashMap::new(),
+            places: HashMap::default(),
             rings: Vec::new(),
             hand: 0,
             most_cells,

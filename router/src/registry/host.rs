@@ -194,12 +194,11 @@ fn literal(raw: &str) -> Result<&str, HostFault> {
 
 /// The host of `host` or `host:port`, without one dot at its end.
 fn registered_name(raw: &str) -> Result<&str, HostFault> {
-    if raw.contains('@') {
-        return Err(HostFault::UserInfo);
-    }
-    let host = match raw.split_once(':') {
+    let special = raw.bytes().position(|byte| matches!(byte, b':' | b'@'));
+    let host = match special.map(|at| raw.split_at(at)) {
+        Some((_, rest)) if rest.contains('@') => return Err(HostFault::UserInfo),
         Some((host, port)) => {
-            check_port(port)?;
+            check_port(&port[1..])?;
             host
         }
         None => raw,

@@ -130,8 +130,7 @@ pub(super) fn is_reserved(path: &str) -> bool {
 /// escapes undone, even several times, whatever the case, with dot segments or parameters, below a prefix that is taken off.
 /// What is answered there is for the router only (docs/signature.md).
 pub(super) fn asks_identity(path: &str) -> bool {
-    let plain = !path.bytes().any(|byte| matches!(byte, b'%' | b'\\'));
-    if plain {
+    if memchr::memchr2(b'%', b'\\', path.as_bytes()).is_none() {
         return names_identity(path);
     }
     let mut read = path.as_bytes().to_vec();
@@ -143,11 +142,15 @@ pub(super) fn asks_identity(path: &str) -> bool {
 }
 
 fn names_identity(path: &str) -> bool {
+    const NAMES: [&str; 2] = ["cell-identity", ".well-known"];
+    if path.len() <= NAMES[0].len() + NAMES[1].len() {
+        return false;
+    }
     let has = |wanted: &str| {
         let mut segments = path.split('/').map(|s| s.split(';').next().unwrap_or(s));
         segments.any(|segment| segment.eq_ignore_ascii_case(wanted))
     };
-    has("cell-identity") && has(".well-known")
+    NAMES.into_iter().all(has)
 }
 
 /// Percent-escapes undone once.

@@ -38,8 +38,13 @@ impl Form {
     /// The form that `Accept` weighs most; of equal ones the one that is named, and of those the first; plain text where
     /// none is wanted, and for whoever takes anything.
     pub fn wanted(request: &HeaderMap) -> Self {
-        let lines = request.get_all(header::ACCEPT).iter();
+        let lines = request.get_all(header::ACCEPT);
+        // So say most programs, if they say anything.
+        if lines.iter().all(|line| line == "*/*") {
+            return Self::Text;
+        }
         let ranges: Vec<_> = lines
+            .iter()
             .filter_map(|line| line.to_str().ok())
             .flat_map(|line| line.split(','))
             .map(range)

@@ -61,16 +61,18 @@ pub fn strict(
     timeout_ms: Option<u128>,
     state: Option<&str>,
 ) -> HeaderValue {
-    let mut value = format!("app={app};instance={machine}");
-    if let Some(timeout) = timeout_ms {
-        value.push_str(&format!(";timeout={timeout}ms"));
-    }
-    value.push_str(";fallback=prefer_self");
-    if let Some(state) = state {
-        value.push_str(";state=");
-        value.push_str(state);
-    }
-    header(value)
+    let mut number = itoa::Buffer::new();
+    let timeout = match timeout_ms {
+        Some(timeout) => [";timeout=", number.format(timeout), "ms"],
+        None => [""; 3],
+    };
+    let state = match state {
+        Some(state) => [";state=", state],
+        None => [""; 2],
+    };
+    let target = ["app=", app, ";instance=", machine];
+    let parts = [&target[..], &timeout, &[";fallback=prefer_self"], &state];
+    header(parts.concat().concat())
 }
 
 /// The instruction of a cached replay: exactly this machine, with nothing that the platform forbids beside a cache.

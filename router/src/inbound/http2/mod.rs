@@ -418,7 +418,8 @@ async fn serve_stream<R, B>(
     .await;
     drop(handled);
     match response {
-        Some(response) => answer::send(&exchange, response, head_only, patience).await,
+        // In a box, too: the task is moved as it is spawned.
+        Some(response) => Box::pin(answer::send(&exchange, response, head_only, patience)).await,
         None => place.taken_back(),
     }
     exchange.take_body_back();
