@@ -79,6 +79,20 @@ pub async fn run(peers: &[Peer], works: &[&'static Work], rounds: usize) -> io::
     Ok(lines)
 }
 
+/// Does every work once with a router alone, and stops it as an operator does: a build that watches itself then writes
+/// down what it saw.
+///
+/// # Errors
+/// It breaks a connection, answers something else, or does not end well.
+pub async fn train(given: &Given, router: &Path, args: &[String]) -> io::Result<()> {
+    let router = Peer::router(given, router, "router", args).await?;
+    for work in &WORKS {
+        eprintln!("{}", work.name);
+        work.run(&router).await?;
+    }
+    router.stop()
+}
+
 /// What a work costs each peer, round by round.
 async fn alternate(peers: &[Peer], work: &Work, rounds: usize) -> io::Result<Vec<Vec<Cost>>> {
     let mut costs = vec![Vec::new(); peers.len()];

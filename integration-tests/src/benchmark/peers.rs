@@ -125,6 +125,19 @@ impl Peer {
         }
     }
 
+    /// Asks it to end, and waits until it has.
+    ///
+    /// # Errors
+    /// It ended otherwise.
+    pub fn stop(mut self) -> io::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{} ended: {status}", self.name))),
+        }
+    }
+
     /// Processor time so far, of all its threads, in nanoseconds.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ struct Args {
     /// Names all works, and does none.
     #[arg(long)]
     list: bool,
+    /// Does every work that is measured for each request or GB once, with the router alone, and measures nothing: for
+    /// `integration-tests/optimized/build`.
+    #[arg(long)]
+    train: bool,
     /// Further arguments of the router.
     #[arg(last = true)]
     args: Vec<String>,
@@ -93,6 +97,9 @@ async fn main() -> io::Result<()> {
         tls: Tls::issue(folder.path(), &["*.example.org"])?,
         changes: false,
     };
+    if args.train {
+        return benchmark::train(&given, &args.router, &args.args).await;
+    }
     let mut tables = Vec::new();
     if !works.is_empty() {
         let mut peers = benchmark::trio(&given, &args.router, &args.args).await?;
