@@ -10,9 +10,12 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 /// What a pipe is asked to hold, in bytes; where the system gives less, it does.
 const CAPACITY: usize = 256 * 1024;
+/// What one is asked to hold that is opened beside those that a thread keeps: where so many bodies come at once, less of each
+/// is there at a time.
+const CAPACITY_OF_MANY: usize = 128 * 1024;
 /// The most pipes of one thread. What they hold is memory of the kernel, and each takes two descriptors; beyond them,
 /// bytes are copied.
-const MOST: usize = 128;
+const MOST: usize = 224;
 /// Idle ones that a thread keeps.
 const KEPT: usize = 32;
 
@@ -24,15 +27,26 @@ thread_local! {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    /// It is one of many, and holds less.
+    of_many: bool,
 }
 
 impl Pipe {
     fn open() -> io::Result<Self> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let of_many = OPEN.get() >= KEPT;
+        let capacity = match of_many {
+            true => CAPACITY_OF_MANY,
+            false => CAPACITY,
+        };
         // A smaller one works, too.
-        let _ = rustix::pipe::fcntl_setpipe_size(&write, CAPACITY);
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, capacity);
         OPEN.set(OPEN.get() + 1);
-        Ok(Self { read, write })
+        Ok(Self {
+            read,
+            write,
+            of_many,
+        })
     }
 }
 
@@ -130,13 +144,17 @@ impl Drop for Piped {
     fn drop(&mut self) {
         // One that still holds something is closed.
         if let Some(pipe) = self.pipe.take().filter(|_| self.left.get() == 0) {
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < KEPT {
-                    spare.push(pipe);
-                }
-            });
+            let _ = SPARE.try_with(|spare| keep(&mut spare.borrow_mut(), pipe));
         }
+    }
+}
+
+/// Keeps an empty pipe, if need be in place of one that holds less.
+fn keep(spare: &mut Vec<Pipe>, pipe: Pipe) {
+    spare.push(pipe);
+    if spare.len() > KEPT {
+        let least = spare.iter().position(|pipe| pipe.of_many);
+        spare.swap_remove(least.unwrap_or(KEPT));
     }
 }
 
@@ -224,5 +242,16 @@ mod tests {
         assert_eq!(none.kind(), io::ErrorKind::ResourceBusy);
         kept.pop();
         assert!(spare());
+    }
+
+    #[test]
+    fn of_many_those_are_kept_that_hold_most() {
+        // The last ones are emptied first.
+        let mut full: Vec<_> = (0..2 * KEPT).map(|_| filled(b"x")).collect();
+        while let Some((piped, _sender)) = full.pop() {
+            piped.lift();
+        }
+        assert_eq!(open(), KEPT);
+        SPARE.with_borrow(|spare| assert!(spare.iter().all(|pipe| !pipe.of_many)));
     }
 }
