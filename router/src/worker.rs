@@ -18,6 +18,7 @@ use crate::account::tally::Tally;
 use crate::account::trace::{Spans, Tracer};
 use crate::config::Config;
 use crate::config::traces::Sampling;
+use crate::http1::pipe;
 use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
@@ -80,6 +81,7 @@ pub(crate) struct Own {
 pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     // Who is not there any more to hear it has given up.
     let fail = |error: String| _ = ready.send(Err(error));
+    pipe::share_among(shared.config.workers);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

@@ -175,7 +175,7 @@ pub struct Settings {
     #[arg(long, env = "CELL_ROUTER_MAX_HELD", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_held: u64,
     /// Idle connections to a cell that each worker keeps for reuse.
-    #[arg(long, env = "CELL_ROUTER_POOL_SIZE", default_value_t = 32)]
+    #[arg(long, env = "CELL_ROUTER_POOL_SIZE", default_value_t = 256)]
     pub pool_size: usize,
     /// From how many bytes on, that are to come at once, a body goes from socket to socket within the kernel instead of
     /// being copied: those of HTTP/1.1 on both sides, without TLS. The default is where it begins to pay.

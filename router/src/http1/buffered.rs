@@ -20,7 +20,7 @@ const COPIED: usize = 2 * 1024;
 
 /// After so many bytes of a turn that went through pipes, the kernel may take more to send: whoever takes so many is no one
 /// who does not read, and to be woken for each bit doubles what a large body costs.
-const RUN_AHEAD: u64 = 1024 * 1024;
+const RUN_AHEAD: u64 = 512 * 1024;
 
 /// One side of the router: a client's socket or a cell's.
 pub struct Buffered {

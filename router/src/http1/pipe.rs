@@ -7,46 +7,91 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, SpliceFlags};
+use rustix::thread::CapabilitySet;
 
-/// What a pipe is asked to hold, in bytes; where the system gives less, it does.
-const CAPACITY: usize = 256 * 1024;
-/// What one is asked to hold that is opened beside those that a thread keeps: where so many bodies come at once, less of each
-/// is there at a time.
-const CAPACITY_OF_MANY: usize = 128 * 1024;
+/// Pages that a large pipe has room for, one for each piece of up to 4 KiB: a MiB, the most that a system lets everybody have.
+/// What is read at once is answered with one update of the sender's window; many small ones cost more than all the rest.
+const LARGE: usize = 256;
+/// Pages of the others.
+const SMALL: usize = 32;
+/// With room for less than that, copying is cheaper.
+const LEAST: usize = 16;
 /// The most pipes of one thread. What they hold is memory of the kernel, and each takes two descriptors; beyond them,
 /// bytes are copied.
 const MOST: usize = 224;
-/// Idle ones that a thread keeps.
-const KEPT: usize = 32;
+/// The most large ones, and the most idle ones that a thread keeps.
+const KEPT: usize = 64;
+const PAGE: usize = 4096;
 
 thread_local! {
     static SPARE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static OPEN: Cell<usize> = const { Cell::new(0) };
+    static LARGE_OPEN: Cell<usize> = const { Cell::new(0) };
+    static ALLOTMENT: Cell<Allotment> = const { Cell::new(Allotment::of(usize::MAX)) };
+}
+
+/// What a thread may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allotment {
+    most: usize,
+    large: usize,
+}
+
+impl Allotment {
+    /// From so many pages: many pipes before large ones.
+    const fn of(pages: usize) -> Self {
+        let many = pages / SMALL;
+        let most = if many < MOST { many } else { MOST };
+        let large = (pages - most * SMALL) / (LARGE - SMALL);
+        Self {
+            most,
+            large: if large < KEPT { large } else { KEPT },
+        }
+    }
+}
+
+/// Has this thread take no more than its part of the system's pages for pipes, as one of so many.
+///
+/// A user without privileges has so many pages for all pipes, empty ones included; beyond them the system gives pipes that are
+/// hardly any (pipe(7), `pipe-user-pages-soft`). A quarter of them is left to the user's other programs.
+pub fn share_among(threads: usize) {
+    let privileged = rustix::thread::capabilities(None).is_ok_and(|held| {
+        held.effective
+            .intersects(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN)
+    });
+    let limit = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse::<usize>().ok());
+    ALLOTMENT.set(match limit {
+        Some(limit) if limit > 0 && !privileged => Allotment::of(limit / 4 * 3 / threads.max(1)),
+        _ => Allotment::of(usize::MAX),
+    });
 }
 
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    /// It is one of many, and holds less.
-    of_many: bool,
+    large: bool,
 }
 
 impl Pipe {
-    fn open() -> io::Result<Self> {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let of_many = OPEN.get() >= KEPT;
-        let capacity = match of_many {
-            true => CAPACITY_OF_MANY,
-            false => CAPACITY,
-        };
-        // A smaller one works, too.
-        let _ = rustix::pipe::fcntl_setpipe_size(&write, capacity);
+    /// None where the thread has enough, or the system gives none that is worth it.
+    fn open() -> Option<Self> {
+        let allotment = ALLOTMENT.get();
+        if OPEN.get() >= allotment.most {
+            return None;
+        }
+        let large = LARGE_OPEN.get() < allotment.large;
+        let opened = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+        let pipe = opened.ok().filter(|(_, write)| {
+            let pages = if large { LARGE } else { SMALL };
+            let set = rustix::pipe::fcntl_setpipe_size(write, pages * PAGE);
+            let size = set.or_else(|_| rustix::pipe::fcntl_getpipe_size(write));
+            size.is_ok_and(|size| size >= LEAST * PAGE)
+        });
+        let (read, write) = pipe?;
         OPEN.set(OPEN.get() + 1);
-        Ok(Self {
-            read,
-            write,
-            of_many,
-        })
+        LARGE_OPEN.set(LARGE_OPEN.get() + usize::from(large));
+        Some(Self { read, write, large })
     }
 }
 
@@ -54,13 +99,16 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         // At the thread's end there may be nobody left to count.
         let _ = OPEN.try_with(|open| open.set(open.get() - 1));
+        if self.large {
+            let _ = LARGE_OPEN.try_with(|open| open.set(open.get() - 1));
+        }
     }
 }
 
 /// Whether this thread has a pipe to spare: the next [`Piped::fill`] takes it.
 pub fn spare() -> bool {
     SPARE.with_borrow_mut(|spare| {
-        if spare.is_empty() && OPEN.get() < MOST {
+        if spare.is_empty() {
             spare.extend(Pipe::open());
         }
         !spare.is_empty()
@@ -93,7 +141,7 @@ impl Piped {
         };
         if let Some(pipe) = &piped.pipe {
             // It is empty, so what would block is the socket.
-            let moved = splice(socket, &pipe.write, most.min(CAPACITY))?;
+            let moved = splice(socket, &pipe.write, most.min(LARGE * PAGE))?;
             piped.left.set(moved);
         }
         Ok(piped)
@@ -149,11 +197,11 @@ impl Drop for Piped {
     }
 }
 
-/// Keeps an empty pipe, if need be in place of one that holds less.
+/// Keeps an empty pipe; of many, the large ones.
 fn keep(spare: &mut Vec<Pipe>, pipe: Pipe) {
     spare.push(pipe);
     if spare.len() > KEPT {
-        let least = spare.iter().position(|pipe| pipe.of_many);
+        let least = spare.iter().position(|pipe| !pipe.large);
         spare.swap_remove(least.unwrap_or(KEPT));
     }
 }
@@ -235,7 +283,8 @@ mod tests {
 
     #[test]
     fn a_thread_has_so_many_and_no_more() {
-        let mut kept: Vec<_> = (0..MOST).map(|_| filled(b"x")).collect();
+        ALLOTMENT.set(Allotment { most: 10, large: 1 });
+        let mut kept: Vec<_> = (0..10).map(|_| filled(b"x")).collect();
         assert!(!spare());
         let (_, theirs) = UnixStream::pair().unwrap();
         let none = Piped::fill(&theirs, 1).unwrap_err();
@@ -245,13 +294,29 @@ mod tests {
     }
 
     #[test]
-    fn of_many_those_are_kept_that_hold_most() {
-        // The last ones are emptied first.
-        let mut full: Vec<_> = (0..2 * KEPT).map(|_| filled(b"x")).collect();
+    fn of_many_the_large_ones_are_kept() {
+        ALLOTMENT.set(Allotment {
+            most: MOST,
+            large: 4,
+        });
+        // Those that were opened last are emptied first.
+        let mut full: Vec<_> = (0..KEPT + 10).map(|_| filled(b"x")).collect();
         while let Some((piped, _sender)) = full.pop() {
             piped.lift();
         }
-        assert_eq!(open(), KEPT);
-        SPARE.with_borrow(|spare| assert!(spare.iter().all(|pipe| !pipe.of_many)));
+        assert_eq!((open(), LARGE_OPEN.get()), (KEPT, 4));
+    }
+
+    #[test]
+    fn few_pages_are_many_pipes_before_they_are_large_ones() {
+        for (pages, most, large) in [
+            (usize::MAX, MOST, KEPT),
+            (MOST * SMALL + 10 * (LARGE - SMALL), MOST, 10),
+            (MOST * SMALL, MOST, 0),
+            (100 * SMALL + 1, 100, 0),
+            (SMALL - 1, 0, 0),
+        ] {
+            assert_eq!(Allotment::of(pages), Allotment { most, large }, "{pages}");
+        }
     }
 }

@@ -223,7 +223,7 @@ mod tests {
             poll_fn(|context| io.poll_flush(context)).await.unwrap();
             cell.read_exact(&mut vec![0; length]).await.unwrap();
             moved += length;
-            if was < 512 * 1024 {
+            if was < 256 * 1024 {
                 assert_eq!(limit(), UNSENT_BYTES, "after {moved}");
             }
         }
