@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::io::Io;
 use super::piece::Piece;
-use super::scratch::{self, Lent};
+use super::scratch;
 
 /// Bytes that may wait to be written before more is asked of a body.
 const WRITE_AHEAD: usize = 16 * 1024;
@@ -27,8 +27,6 @@ pub struct Buffered {
     io: Box<dyn Io>,
     /// What has been read, and not been taken yet.
     pub read: BytesMut,
-    /// The buffer that parts of it may lie in.
-    lent: Option<Lent>,
     /// Written first, then `data`, then `after`.
     write: BytesMut,
     data: Piece,
@@ -55,7 +53,6 @@ impl Buffered {
         Self {
             io,
             read: ahead,
-            lent: None,
             write: BytesMut::new(),
             data: Piece::default(),
             after: b"",
@@ -89,7 +86,7 @@ impl Buffered {
     /// Lets memory go that an idle connection does not need.
     pub fn rest(&mut self) {
         if self.read.is_empty() {
-            self.forget_read();
+            self.read = BytesMut::new();
         }
         self.write = BytesMut::new();
         self.data = Piece::default();
@@ -100,7 +97,11 @@ impl Buffered {
     /// # Errors
     /// Those of the socket.
     pub fn poll_fill(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
-        let most = match self.may_borrow() {
+        if self.read.is_empty() {
+            // It may be a part of a buffer that was lent.
+            self.read = BytesMut::new();
+        }
+        let most = match self.read.is_empty() && scratch::lends() {
             true => most,
             false => most.min(scratch::COPIED),
         };
@@ -108,34 +109,11 @@ impl Buffered {
         let mut into = (&mut came).limit(most);
         // It keeps nothing between polls.
         let read = pin!(self.io.read_buf(&mut into)).poll(context);
-        if came.len() > scratch::COPIED {
-            self.read = came.split();
-            self.lent = Some(Lent::new(came));
-        } else {
-            self.read.extend_from_slice(&came);
-            scratch::put(came);
-        }
+        scratch::keep(came, &mut self.read);
         match ready!(read) {
             Ok(0) => Poll::Ready(self.ended().map(|()| false)),
             read => Poll::Ready(read.map(|_| true)),
         }
-    }
-
-    /// Whether what comes may stay in the buffer that it is read into.
-    fn may_borrow(&mut self) -> bool {
-        if !self.read.is_empty() {
-            return false;
-        }
-        if self.lent.is_some() {
-            self.forget_read();
-        }
-        self.lent.is_none() && scratch::lends()
-    }
-
-    /// Lets the memory go of what was read and taken.
-    fn forget_read(&mut self) {
-        self.read = BytesMut::new();
-        self.lent = self.lent.take().and_then(Lent::give_back);
     }
 
     /// Whether its bytes may go through pipes of the kernel.

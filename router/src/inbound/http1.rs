@@ -89,7 +89,7 @@ pub async fn serve<R, B>(
         };
         let after = match head {
             // In a box of its own: while the connection is idle, nothing is kept of it.
-            Ok(head) => Box::pin(exchange(&connection, head, signal, &handle)).await,
+            Ok(head) => made_in_box(|| exchange(&connection, head, signal, &handle)).await,
             Err(fault) => {
                 connection.begin(Framing::None, Version::HTTP_11);
                 let response = refuse(fault);
@@ -107,6 +107,11 @@ pub async fn serve<R, B>(
             After::Gone => return,
         }
     }
+}
+
+/// As `Box::pin`, which makes it elsewhere and moves all the room that it will ever need.
+fn made_in_box<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// Waits until so much time has passed from now on. `timer` goes on from one wait to the next and is only looked at when

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http2::Stream;
 use super::pool::Connection;
@@ -97,6 +98,31 @@ impl Channel {
         match self {
             Self::Alone(connection) => connection.heard(),
             Self::Shared(stream) => stream.heard(),
+        }
+    }
+
+    /// A timer that runs out at `until` or before, to be set anew then; [`Channel::keep_timer`] takes it back.
+    ///
+    /// To make one for each request and to take it away again would cost more than the rest of waiting for its answer: that of
+    /// a connection goes on from one request to the next, and is only looked at when it runs out.
+    pub fn take_timer(&mut self, until: Instant) -> Pin<Box<Sleep>> {
+        let kept = match self {
+            Self::Alone(connection) => connection.timer.take(),
+            Self::Shared(_) => None,
+        };
+        let Some(mut timer) = kept else {
+            return Box::pin(sleep_until(until));
+        };
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        timer
+    }
+
+    /// Keeps a timer for the next request.
+    pub fn keep_timer(&mut self, timer: Pin<Box<Sleep>>) {
+        if let Self::Alone(connection) = self {
+            connection.timer = Some(timer);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, Sleep};
 
 use super::channel::{ChannelError, Failed, Message};
 use super::sharing::Sharing;
@@ -37,6 +38,8 @@ pub struct Connection {
     trust: Option<Arc<Trust>>,
     heard: Heard,
     idle_since: Instant,
+    /// Of whoever waits for its answers.
+    pub timer: Option<Pin<Box<Sleep>>>,
     used: bool,
     /// The cell has proven on it who it is.
     proven: bool,
@@ -85,6 +88,7 @@ impl Connection {
             placement: cell.placement.clone(),
             trust,
             idle_since: Instant::now(),
+            timer: None,
             used: false,
             proven: false,
             home,

@@ -1,6 +1,7 @@
 //! One request to a cell and its answer back, both directions at once, in constant memory.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::StreamError;
 use super::channel::{Channel, ChannelError, Failed, Message};
@@ -430,17 +431,25 @@ async fn attempt(
     record: &Record,
     patience: Duration,
 ) -> Attempt {
-    let exchange = channel.send(message, |status, headers| interim.pass_on(status, headers));
-    tokio::pin!(exchange);
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            outcome = &mut exchange => break outcome,
-            () = sleep_until(record.last_progress() + patience) => {}
+    let mut timer = channel.take_timer(record.last_progress() + patience);
+    let outcome = {
+        let herald = |status, headers| interim.pass_on(status, headers);
+        let mut exchange = pin!(channel.send(message, herald));
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut exchange => break Some(outcome),
+                () = timer.as_mut() => {}
+            }
+            if record.last_progress().elapsed() >= patience {
+                break None;
+            }
+            timer.as_mut().reset(record.last_progress() + patience);
         }
-        if record.last_progress().elapsed() >= patience {
-            return Attempt::Failed(StreamError::Silent(patience));
-        }
+    };
+    channel.keep_timer(timer);
+    let Some(outcome) = outcome else {
+        return Attempt::Failed(StreamError::Silent(patience));
     };
     match outcome {
         Ok(response) => Attempt::Answered(Box::new(response)),
@@ -495,30 +504,26 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 /// The cell's interim answers on their way to the client (RFC 9110 section 15.2).
 struct Heralds {
     client: Option<Interim>,
-    /// The client waits to be asked for its body.
-    expects: bool,
     may_replay: bool,
-    go_on: Rc<Notify>,
+    /// Tells of the cell's word to go on; none where nobody waits for it.
+    go_on: Option<Rc<Notify>>,
 }
 
 impl Heralds {
     fn new(head: &Parts, body: &Incoming, may_replay: bool) -> Self {
         let client = body.interim();
+        // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
+        let expects = expects_continue(&head.headers) && client.is_some();
         Self {
-            // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
-            expects: expects_continue(&head.headers) && client.is_some(),
             client,
             may_replay,
-            go_on: Rc::default(),
+            go_on: expects.then(Rc::default),
         }
     }
 
     /// Keeps the client's body unread, and thereby the client unasked for it, until the cell says `100 Continue`.
     fn gate(&self) -> Option<Gate> {
-        if !self.expects {
-            return None;
-        }
-        let (go_on, client) = (Rc::clone(&self.go_on), self.client.clone());
+        let (go_on, client) = (self.go_on.clone()?, self.client.clone());
         Some(Box::pin(async move {
             tokio::select! {
                 () = go_on.notified() => {}
@@ -531,7 +536,7 @@ impl Heralds {
 
     fn pass_on(&self, status: StatusCode, mut headers: HeaderMap) {
         let asks = status == StatusCode::CONTINUE;
-        if asks && !self.expects {
+        if asks && self.go_on.is_none() {
             return;
         }
         hop_by_hop::strip_answer(status, &mut headers);
@@ -541,8 +546,8 @@ impl Heralds {
         if let Some(client) = &self.client {
             client.send(status, &headers);
         }
-        if asks {
-            self.go_on.notify_one();
+        if let Some(go_on) = self.go_on.as_ref().filter(|_| asks) {
+            go_on.notify_one();
         }
     }
 }
