@@ -181,7 +181,7 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
         ),
         _ => (Framing::None, None),
     };
-    let exchange = Exchange::begin(io, true, &head, framing, body);
+    let exchange = Exchange::begin(io, true, &head, b"", framing, body);
     let head = loop {
         match exchange.head().await {
             Ok(head) if is_interim(head.status) => seen.borrow_mut().interim.push(head.status),

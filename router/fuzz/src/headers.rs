@@ -155,7 +155,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
         upgrade: upgrade.as_ref(),
         pseudonym: "me",
     };
-    rewrite(&mut head, with);
+    rewrite(&mut head, with).append_to(&mut head.headers);
     assert!(looped(&head), "what passed here is known again");
     let expected = forwarded(&before, version, trusted, prefix, upgrade.as_ref());
     assert_eq!(shown(&fields(&head.headers)), shown(&expected));

@@ -22,15 +22,16 @@ pub fn head(write: &mut BytesMut, status: StatusCode, reason: Option<&[u8]>, hea
     fields(write, headers);
 }
 
-/// Writes a whole request head, with its target in origin form: request line, header lines, the empty line.
-pub fn request(write: &mut BytesMut, head: &Parts) {
+/// Writes a whole request head, with its target in origin form: request line, header lines, `lines`, the empty line.
+pub fn request(write: &mut BytesMut, head: &Parts, lines: &[u8]) {
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    write.reserve(size(&head.headers) + target.len() + 64);
+    write.reserve(size(&head.headers) + target.len() + lines.len() + 64);
     write.put_slice(head.method.as_str().as_bytes());
     write.put_u8(b' ');
     write.put_slice(target.as_bytes());
     write.put_slice(b" HTTP/1.1\r\n");
     fields(write, &head.headers);
+    write.put_slice(lines);
     write.put_slice(b"\r\n");
 }
 

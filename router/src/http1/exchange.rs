@@ -230,17 +230,18 @@ impl<B> Exchange<B>
 where
     B: Body<Data = Piece>,
 {
-    /// Puts a request on a connection that carries nothing else; `fresh` if it never did. Its head says how its body is
-    /// framed: `framing`, never `ToEnd`. Nothing is written before it is polled.
+    /// Puts a request on a connection that carries nothing else; `fresh` if it never did. Its head, which `lines` are part of,
+    /// says how its body is framed: `framing`, never `ToEnd`. Nothing is written before it is polled.
     pub fn begin(
         mut io: Buffered,
         fresh: bool,
         head: &Parts,
+        lines: &[u8],
         framing: Framing,
         body: Option<B>,
     ) -> Self {
         io.begin();
-        io.queue_with(|write| encode::request(write, head));
+        io.queue_with(|write| encode::request(write, head, lines));
         Self(Rc::new(RefCell::new(State {
             io,
             asked: head.method.clone(),
@@ -426,7 +427,7 @@ mod tests {
             Some(_) => Framing::Chunked,
             None => Framing::None,
         };
-        let exchange = Exchange::begin(io, false, &head, framing, body);
+        let exchange = Exchange::begin(io, false, &head, b"", framing, body);
         (exchange, cells.unwrap().0)
     }
 

@@ -13,6 +13,7 @@ use super::pool::Connection;
 use crate::account::body::{Cut, Incoming, Relayed};
 use crate::http1::Switched;
 use crate::http1::exchange::ExchangeError;
+use crate::wire::lines::Lines;
 
 /// A way to send one request. Dropping it takes back what is not done.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Channel {
 pub struct Message<'m> {
     /// Its head.
     pub head: &'m mut Parts,
+    /// The rest of its head.
+    pub lines: Lines,
     /// Its body; none once a connection has taken it, which gives it back where nothing of the request was sent.
     pub body: Option<Relayed>,
 }

@@ -224,6 +224,7 @@ impl Stream {
     /// `Failed`.
     pub async fn send(&mut self, message: &mut Message<'_>) -> Result<Response<Incoming>, Failed> {
         let mut head = message.head.clone();
+        message.lines.append_to(&mut head.headers);
         forward::for_http2(&mut head, self.shared.secure);
         let lent = Loan::new(message.body.take());
         self.lent = Some(lent.clone());

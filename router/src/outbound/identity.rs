@@ -19,6 +19,7 @@ use crate::account::body::Relayed;
 use crate::account::record::Record;
 use crate::registry::Cell;
 use crate::wire::CELL_SIGNATURE;
+use crate::wire::lines::Lines;
 use crate::wire::signature::{Bound, Challenge, Keys};
 
 /// The largest answer that is read, in bytes: room for far more lines than a cell has secrets.
@@ -91,6 +92,7 @@ async fn ask(
     };
     let mut question = Message {
         head: &mut question(challenge, keys),
+        lines: Lines::default(),
         body: Some(Relayed::absent(Rc::clone(record))),
     };
     let answer = channel

@@ -105,7 +105,7 @@ impl Connection {
         message: &mut Message<'_>,
         mut herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
-        let Message { head, body } = message;
+        let Message { head, lines, body } = message;
         let framing = body
             .as_ref()
             .map_or(Framing::None, |body| frame(head, body));
@@ -118,7 +118,7 @@ impl Connection {
             Io::Idle(io) => io.take(),
             Io::Busy(..) => Buffered::gone(),
         };
-        let exchange = Exchange::begin(io, fresh, head, framing, sent);
+        let exchange = Exchange::begin(io, fresh, head, lines.as_bytes(), framing, sent);
         self.io = Io::Busy(exchange.clone(), None);
         let answer = loop {
             match exchange.head().await {

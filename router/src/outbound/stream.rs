@@ -35,6 +35,7 @@ use crate::live::drain::Signal;
 use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, Placement, Protocol};
+use crate::wire::lines::Lines;
 use crate::wire::signature::Keys;
 use crate::wire::{forward, hop_by_hop};
 
@@ -75,6 +76,8 @@ impl Lease {
 pub struct Outgoing<'o> {
     /// Its head: end-to-end fields only, the target in origin form.
     pub head: &'o mut Parts,
+    /// The rest of its head.
+    pub lines: Lines,
     /// Its body, not read yet.
     pub body: Incoming,
     /// The protocol it asks to switch to, and the client's end of the switch.
@@ -143,7 +146,7 @@ enum Attempt {
 }
 
 impl Upstream {
-    /// Relays a request. `seal` signs the head at the moment it is sent, which may be long after it came.
+    /// Relays a request. `seal` adds the head's signature at the moment it is sent, which may be long after it came.
     ///
     /// Cancelling closes the connection to the cell, which thereby learns that the client left.
     ///
@@ -154,10 +157,11 @@ impl Upstream {
         outgoing: Outgoing<'_>,
         to: Destination,
         record: &Rc<Record>,
-        seal: impl Fn(&mut Parts),
+        seal: impl Fn(&Parts, &mut Lines),
     ) -> Result<Response<Answer<Lease>>, StreamError> {
         let Outgoing {
             head,
+            lines,
             body,
             upgrade,
         } = outgoing;
@@ -178,13 +182,16 @@ impl Upstream {
         .signed_in_by(to.cell.policy.sign_in.as_ref());
 
         let mut channel = self.channel(&to, record).await?;
+        let unsealed = lines.len();
         let mut message = Message {
             head,
+            lines,
             body: Some(body),
         };
         let mut moved = 0;
         let response = loop {
-            seal(message.head);
+            message.lines.truncate(unsealed);
+            seal(message.head, &mut message.lines);
             let repeatable = channel.used() && repeatable(message.head, record);
             record.upstream.set(Some(channel.address()));
             if let (true, Some(body)) = (channel.takes_pipes(), &message.body) {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -34,6 +33,7 @@ use crate::registry::{Cell, HostName, Identity, Protocol, Registry};
 use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
+use crate::wire::lines::Lines;
 use crate::wire::sign_in::SignedIn;
 use crate::wire::signature::{Bound, Keys};
 use crate::wire::strict::Fault;
@@ -128,14 +128,15 @@ impl Service {
             Ok(Reached::Cell(course)) => {
                 let upgrade = upgrade(&head, &body, &course.to.cell);
                 let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
-                let (to, seal) = self.introduce(&mut head, peer, course, asked, &record);
+                let (to, lines, seal) = self.introduce(&mut head, peer, course, asked, &record);
                 let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
                 let outgoing = Outgoing {
                     head: &mut head,
+                    lines,
                     body,
                     upgrade,
                 };
-                let seal = |head: &mut Parts| seal.put_on(head);
+                let seal = |head: &Parts, lines: &mut Lines| seal.put_on(head, lines);
                 let relayed = self.upstream.stream(outgoing, to, &record, seal).await;
                 relayed.map_err(|error| failed(error, &cell, &live))
             }
@@ -437,7 +438,7 @@ impl Service {
         course: Course,
         upgrade: Option<&HeaderValue>,
         record: &Record,
-    ) -> (Destination, Seal) {
+    ) -> (Destination, Lines, Seal) {
         let Course {
             to,
             target,
@@ -453,7 +454,7 @@ impl Service {
             stripped_prefix: stripped_prefix.as_deref(),
         };
         let sign_in = to.cell.policy.sign_in.as_deref();
-        forward::rewrite(
+        let lines = forward::rewrite(
             head,
             Rewrite {
                 peer,
@@ -470,7 +471,7 @@ impl Service {
             cell: Arc::clone(&to.cell),
             authority,
         };
-        (to, seal)
+        (to, lines, seal)
     }
 }
 
@@ -484,7 +485,7 @@ struct Seal {
 
 impl Seal {
     /// Signs a head as it is now.
-    fn put_on(&self, head: &mut Parts) {
+    fn put_on(&self, head: &Parts, lines: &mut Lines) {
         let Some(keys) = &self.keys else { return };
         let host = self.authority.to_str().unwrap_or_default();
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -495,9 +496,7 @@ impl Seal {
             host,
             target,
         );
-        let token = HeaderValue::from_maybe_shared(Bytes::from(token));
-        let token = token.expect("a token is visible ASCII");
-        head.headers.insert(CELL_SIGNATURE, token);
+        lines.add_text(&CELL_SIGNATURE, [&token]);
     }
 }
 

@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
+use super::lines::Lines;
 use super::sign_in::{self, SignedIn};
 use super::{fly, hop_by_hop, sieve};
 use crate::registry::SignIn;
@@ -28,17 +29,23 @@ pub struct Rewrite<'a> {
     pub pseudonym: &'a str,
 }
 
-/// Rewrites a head for an HTTP/1.1 connection to a cell. Everything end to end stays as it was, in its order.
-pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
+/// Rewrites a head for an HTTP/1.1 connection to a cell. Everything end to end stays as it was, in its order; the lines
+/// follow it.
+pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
     let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
     hop_by_hop::strip(&mut head.headers);
-    identity::introduce(&mut head.headers, with.peer, &with.introduction);
+    let mut lines = Lines::with_capacity(512);
+    identity::introduce(&mut head.headers, with.peer, &with.introduction, &mut lines);
     if let Some((sign_in, signed_in)) = with.sign_in {
+        // What it sets takes the place of what has been said so far.
+        std::mem::take(&mut lines).append_to(&mut head.headers);
         sign_in::tell(&mut head.headers, sign_in, signed_in);
     }
-    head.headers
-        .insert(header::HOST, with.introduction.authority.clone());
-    enter_via(&mut head.headers, came_as, with.pseudonym);
+    let authority = with.introduction.authority;
+    if head.headers.get(header::HOST) != Some(authority) {
+        head.headers.insert(header::HOST, authority.clone());
+    }
+    enter_via(&mut lines, came_as, with.pseudonym);
     if came_as == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
@@ -48,6 +55,7 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) {
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
     head.uri = Uri::from(with.target);
+    lines
 }
 
 /// Turns a head for HTTP/1.1 into one for HTTP/2: its host into `:authority`, and without fields of a connection but `te`
@@ -84,16 +92,13 @@ pub fn without_prefix(target: &PathAndQuery, prefix: &str) -> PathAndQuery {
 }
 
 /// RFC 9110 section 7.6.3.
-pub(super) fn enter_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
+pub(super) fn enter_via(lines: &mut Lines, version: Version, pseudonym: &str) {
     let version = match version {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
         _ => "1.1",
     };
-    let hop = Bytes::from([version, " ", pseudonym].concat());
-    if let Ok(hop) = HeaderValue::from_maybe_shared(hop) {
-        headers.append(header::VIA, hop);
-    }
+    lines.add_text(&header::VIA, [version, " ", pseudonym]);
 }
 
 /// HTTP/2 clients send cookies one a line; HTTP/1.1 has one line (RFC 9113 section 8.2.3).
@@ -167,7 +172,7 @@ mod tests {
             trusted: false,
             tls: true,
         };
-        rewrite(
+        let lines = rewrite(
             &mut head,
             Rewrite {
                 peer,
@@ -178,6 +183,7 @@ mod tests {
                 pseudonym: "cell-router-1",
             },
         );
+        lines.append_to(&mut head.headers);
         head
     }
 

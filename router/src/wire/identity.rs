@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::lines::Lines;
 use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, address, fly, hop_by_hop, sieve};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,7 +28,7 @@ pub(super) static FORWARDING: [HeaderName; 8] = [
 ];
 
 /// What only the router says to a cell.
-static OURS: [HeaderName; 3] = [CELL_SIGNATURE, CELL_NAME, CELL_USER];
+static OURS: [HeaderName; 4] = [CELL_SIGNATURE, CELL_NAME, CELL_USER, X_REQUEST_ID];
 
 /// The connection a request came over.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +155,6 @@ fn is_claim(name: &str) -> bool {
         .chain(&fly::STEERING)
         .chain(&FORWARDING)
         .chain(&OURS)
-        .chain(&[X_REQUEST_ID])
         .any(|claim| claim.as_str() == name)
 }
 
@@ -178,8 +178,14 @@ pub struct Introduction<'a> {
     pub stripped_prefix: Option<&'a str>,
 }
 
-/// Replaces what the client claims about itself by what is known, and introduces the request to the cell.
-pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introduction<'_>) {
+/// Takes away what the client claims about itself, and says in lines of the router's own what is known and for which cell the
+/// request is.
+pub fn introduce(
+    headers: &mut HeaderMap,
+    peer: Peer,
+    introduction: &Introduction<'_>,
+    lines: &mut Lines,
+) {
     let claims = fly::REPLAY_TALK.iter().chain(&OURS);
     if peer.trusted {
         sieve::remove(headers, claims);
@@ -187,42 +193,40 @@ pub fn introduce(headers: &mut HeaderMap, peer: Peer, introduction: &Introductio
         sieve::remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING));
     }
     unmask(headers);
-    append_forwarded_for(headers, peer.ip);
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(
-            X_FORWARDED_PROTO,
-            HeaderValue::from_static(if peer.tls { "https" } else { "http" }),
+    let said = |name: &HeaderName| peer.trusted && headers.contains_key(name);
+    if !said(&X_FORWARDED_PROTO) {
+        lines.add_text(
+            &X_FORWARDED_PROTO,
+            [if peer.tls { "https" } else { "http" }],
         );
     }
-    if !headers.contains_key(X_FORWARDED_HOST) {
-        headers.insert(X_FORWARDED_HOST, introduction.authority.clone());
+    if !said(&X_FORWARDED_HOST) {
+        lines.add(&X_FORWARDED_HOST, introduction.authority);
     }
-    if let Some(prefix) = introduction
-        .stripped_prefix
-        .and_then(|prefix| HeaderValue::from_str(prefix).ok())
-    {
-        headers.insert(X_FORWARDED_PREFIX, prefix);
+    if said(&X_FORWARDED_FOR) {
+        lines.add(&X_FORWARDED_FOR, &passed(headers, peer.ip));
+        headers.remove(X_FORWARDED_FOR);
+    } else {
+        lines.add_text(&X_FORWARDED_FOR, [address::Text::of(peer.ip).as_str()]);
     }
-    headers.insert(X_REQUEST_ID, introduction.request_id.clone());
-    headers.insert(
-        CELL_NAME,
-        HeaderValue::from_str(introduction.cell).expect("a cell's name is a DNS label"),
-    );
+    if let Some(prefix) = introduction.stripped_prefix {
+        headers.remove(X_FORWARDED_PREFIX);
+        lines.add_text(&X_FORWARDED_PREFIX, [prefix]);
+    }
+    lines.add(&X_REQUEST_ID, introduction.request_id);
+    lines.add_text(&CELL_NAME, [introduction.cell]);
 }
 
-/// Adds the peer to the list of those the request has passed, on one line.
-fn append_forwarded_for(headers: &mut HeaderMap, ip: IpAddr) {
-    let mut list = Vec::with_capacity(48);
+/// The list of those that the request has passed, with the peer, as one line.
+fn passed(headers: &HeaderMap, ip: IpAddr) -> HeaderValue {
+    let mut list = Vec::new();
     for line in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
-    address::ip(ip, |piece| list.extend_from_slice(piece.as_bytes()));
+    list.extend_from_slice(address::Text::of(ip).as_str().as_bytes());
     let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(list));
-    headers.insert(
-        X_FORWARDED_FOR,
-        value.expect("header values joined by commas are a header value"),
-    );
+    value.expect("header values joined by commas are a header value")
 }
 
 #[cfg(test)]
@@ -255,7 +259,9 @@ mod tests {
             request_id: &id,
             stripped_prefix: Some("/a"),
         };
-        introduce(&mut headers, peer, &introduction);
+        let mut lines = Lines::default();
+        introduce(&mut headers, peer, &introduction, &mut lines);
+        lines.append_to(&mut headers);
         headers
     }
 

@@ -9,6 +9,7 @@ pub mod fly;
 pub mod forward;
 pub mod hop_by_hop;
 pub mod identity;
+pub mod lines;
 mod sieve;
 pub mod sign_in;
 pub mod signature;

@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::identity::{self, Introduction, Peer};
+use super::lines::Lines;
 use super::{CELL_USER, forward, hop_by_hop};
 use crate::registry::{SignIn, SignInBy};
 
@@ -109,7 +110,10 @@ pub fn question(
     remove_fields(&mut headers, |name| {
         says_what_is_asked(name) || (is_the_servers(name, sign_in) && !credential(name))
     });
-    identity::introduce(&mut headers, peer, introduction);
+    let mut lines = Lines::default();
+    identity::introduce(&mut headers, peer, introduction, &mut lines);
+    forward::enter_via(&mut lines, head.version, pseudonym);
+    lines.append_to(&mut headers);
     forward::join_cookies(&mut headers);
     let target = head.uri.path_and_query();
     let target = target.map_or("/", http::uri::PathAndQuery::as_str);
@@ -126,7 +130,6 @@ pub fn question(
     }
     // Who is let in depends on it: what a proxy was told by the client does not count.
     headers.insert(X_FORWARDED_HOST, introduction.authority.clone());
-    forward::enter_via(&mut headers, head.version, pseudonym);
     headers
 }
 

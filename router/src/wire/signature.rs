@@ -95,12 +95,13 @@ impl Keys {
 
     /// A token for `bound` that is good until `LIFETIME_SECONDS` after `now` (seconds since 1970).
     pub fn sign(&self, bound: Bound<'_>, now: u64) -> String {
-        let expiry = (now + LIFETIME_SECONDS).to_string();
-        let tag = hmac::sign(&self.0[0], message(bound, &expiry).as_bytes());
+        let mut expiry = itoa::Buffer::new();
+        let expiry = expiry.format(now + LIFETIME_SECONDS);
+        let tag = hmac::sign(&self.0[0], message(bound, expiry).as_bytes());
         let mut token = String::with_capacity(VERSION.len() + expiry.len() + 2 + 64);
         token.push_str(VERSION);
         token.push('.');
-        token.push_str(&expiry);
+        token.push_str(expiry);
         token.push('.');
         HEXLOWER.encode_append(tag.as_ref(), &mut token);
         token
