@@ -186,7 +186,7 @@ fn with_path(uri: Uri) -> Result<Uri, Fault> {
 /// Header lines from `from` to the empty line.
 pub(super) fn fields(block: &Bytes, from: usize, most: usize) -> Result<HeaderMap, Fault> {
     let ends = memchr::memchr_iter(b'\n', block.get(from..).unwrap_or_default());
-    let mut headers = HeaderMap::with_capacity(ends.count().saturating_sub(1).min(most));
+    let mut headers = HeaderMap::with_capacity(ends.count().min(most));
     let mut next = from;
     let mut lines = 0;
     loop {
