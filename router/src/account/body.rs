@@ -567,8 +567,8 @@ pub enum Answer<G = ()> {
     Own(http_body_util::Full<Piece>, Rc<Record>),
     /// A file of the cell's.
     File(Box<Sent>),
-    /// The cell's.
-    Relayed(Relayed<G>),
+    /// The cell's; in a box, for it is moved from hand to hand.
+    Relayed(Box<Relayed<G>>),
 }
 
 /// A body that is told why nobody reads it on.
@@ -615,7 +615,7 @@ impl<G: Unpin> Body for Answer<G> {
                 Poll::Ready(frame.map(Ok))
             }
             Self::File(body) => Pin::new(&mut **body).poll_frame(context),
-            Self::Relayed(body) => Pin::new(body).poll_frame(context),
+            Self::Relayed(body) => Pin::new(&mut **body).poll_frame(context),
         }
     }
 

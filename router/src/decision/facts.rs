@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, Version};
 
+use crate::wire::sieve::Sieve;
 use crate::wire::{fly, sign_in, visitor};
 
 /// The port that https is at unless an address names another (RFC 9110 section 4.2.2).
@@ -123,6 +124,7 @@ impl<'a> Facts<'a> {
             // `OPTIONS http://host` has an empty path, which means `*` (RFC 9112 section 3.2.4).
             _ => return Err(Malformed::Target),
         };
+        let names = Sieve::of(&parts.headers);
         Ok(Self {
             method: &parts.method,
             authority,
@@ -130,12 +132,12 @@ impl<'a> Facts<'a> {
             body,
             through_edge: surroundings.through_edge,
             https_at: surroundings.https_at,
-            replay_failed: parts.headers.contains_key(fly::FLY_REPLAY_FAILED),
+            replay_failed: names.has(&parts.headers, &fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
             signed_in: false,
             without_file: false,
             names_another_path: sign_in::names_another_path(&parts.headers),
-            looped: passed(&parts.headers, surroundings.pseudonym),
+            looped: names.passes(&header::VIA) && passed(&parts.headers, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,
             headers: &parts.headers,
         })

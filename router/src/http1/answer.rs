@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 
 use super::head::{self, Fault, Framing, Limits};
+use crate::wire::sieve::Sieve;
 
 /// An answer's head, and what its connection needs to know of it.
 #[derive(Debug)]
@@ -31,9 +32,11 @@ pub fn parse(block: &Bytes, asked: &Method, limits: Limits) -> Result<AnswerHead
     let (version, status, reason) = status_line(block, line)?;
     let headers = head::fields(block, rest, limits.lines)?;
     let bodiless = *asked == Method::HEAD || without_body(status);
-    let (framing, clean) = framing(&headers, version)?;
+    let names = Sieve::of(&headers);
+    let (framing, clean) = framing(&headers, names, version)?;
     let framing = if bodiless { Framing::None } else { framing };
-    let keep_alive = clean && framing != Framing::ToEnd && head::keep_alive(&headers, version);
+    let keep_alive =
+        clean && framing != Framing::ToEnd && head::keep_alive(&headers, names, version);
     Ok(AnswerHead {
         status,
         reason,
@@ -86,10 +89,11 @@ fn status_line(
 
 /// How a body is framed that the status allows (RFC 9112 section 6.3), and whether the head said so in one way only:
 /// what did not is read as the RFC says, and its connection ends with it.
-fn framing(headers: &HeaderMap, version: Version) -> Result<(Framing, bool), Fault> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+fn framing(headers: &HeaderMap, names: Sieve, version: Version) -> Result<(Framing, bool), Fault> {
     let length = length(headers)?;
-    if let Some(coding) = codings.next() {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coded = names.passes(&header::TRANSFER_ENCODING);
+    if let Some(coding) = coded.then(|| codings.next()).flatten() {
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         if codings.next().is_some() || !chunked || version < Version::HTTP_11 {
             return Err(Fault::TransferEncoding);

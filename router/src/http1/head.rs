@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 
+use crate::wire::sieve::Sieve;
 use crate::wire::strict;
 pub use crate::wire::strict::Fault;
 
@@ -112,8 +113,9 @@ pub fn parse(head: &Bytes, limits: Limits) -> Result<Head, Fault> {
     let (line, rest) = split_line(head, 0).ok_or(Fault::RequestLine)?;
     let (method, uri, version) = request_line(head, line)?;
     let headers = fields(head, rest, limits.lines)?;
-    let framing = framing(&headers, version)?;
-    let keep_alive = keep_alive(&headers, version);
+    let names = Sieve::of(&headers);
+    let framing = framing(&headers, names, version)?;
+    let keep_alive = keep_alive(&headers, names, version);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
     parts.uri = uri;
@@ -242,7 +244,10 @@ pub(super) fn trailers(block: &Bytes, most: usize) -> Result<HeaderMap, Fault> {
 }
 
 /// RFC 9112 section 6.3, without its leniences.
-fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Fault> {
+fn framing(headers: &HeaderMap, names: Sieve, version: Version) -> Result<Framing, Fault> {
+    if !names.passes(&header::TRANSFER_ENCODING) && !names.passes(&header::CONTENT_LENGTH) {
+        return Ok(Framing::None);
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
     if codings.next().is_some() {
@@ -275,7 +280,10 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Framing, Fault> {
     }
 }
 
-pub(super) fn keep_alive(headers: &HeaderMap, version: Version) -> bool {
+pub(super) fn keep_alive(headers: &HeaderMap, names: Sieve, version: Version) -> bool {
+    if !names.passes(&header::CONNECTION) {
+        return version == Version::HTTP_11;
+    }
     let says = |wanted: &str| {
         headers
             .get_all(header::CONNECTION)

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
@@ -239,9 +239,10 @@ where
 {
     let (parts, body) = response.into_parts();
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    let said = parts.headers.get(header::CONTENT_LENGTH);
     let end = if shape.head_only || switches || bodiless(parts.status) {
         End::Head
-    } else if let Some(length) = length(&parts.headers).or(body.size_hint().exact()) {
+    } else if let Some(length) = said.and_then(length).or(body.size_hint().exact()) {
         End::Length(length)
     } else if shape.version == Version::HTTP_11 {
         End::Chunked
@@ -257,7 +258,7 @@ where
             encode::date(write);
         }
         match end {
-            End::Length(length) if !parts.headers.contains_key(header::CONTENT_LENGTH) => {
+            End::Length(length) if said.is_none() => {
                 encode::field(write, "content-length", length.to_string().as_bytes());
             }
             End::Chunked => encode::field(write, "transfer-encoding", b"chunked"),
@@ -304,13 +305,8 @@ fn bodiless(status: StatusCode) -> bool {
         || status == StatusCode::NOT_MODIFIED
 }
 
-fn length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+fn length(said: &HeaderValue) -> Option<u64> {
+    said.to_str().ok()?.parse().ok()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -192,7 +192,8 @@ impl Upstream {
         let response = loop {
             message.lines.truncate(unsealed);
             seal(message.head, &mut message.lines);
-            let repeatable = channel.used() && repeatable(message.head, record);
+            let repeatable =
+                channel.used() && upgrade.is_none() && repeatable(&message.head.method, record);
             record.upstream.set(Some(channel.address()));
             if let (true, Some(body)) = (channel.takes_pipes(), &message.body) {
                 body.pipe(self.splice_from);
@@ -231,8 +232,8 @@ impl Upstream {
         to: Destination,
         record: &Rc<Record>,
     ) -> Result<Response<Answer<Lease>>, StreamError> {
-        let switched = response.headers().get(header::UPGRADE).cloned();
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let switched = switches.then(|| response.headers().get(header::UPGRADE).cloned());
         // Its version is that of the hop to the cell (RFC 9110 section 2.5).
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();
@@ -251,21 +252,20 @@ impl Upstream {
             let silence = limits.tunnel_idle_timeout;
             let taking = Taking::new(limits.min_answer_rate, limits.idle_timeout);
             return Ok(response.map(|body| {
-                Answer::Relayed(Relayed::response(
-                    body,
-                    Rc::clone(record),
-                    silence,
-                    taking,
-                    lease,
-                    Lease::end,
-                ))
+                let record = Rc::clone(record);
+                let slot = Box::new_uninit();
+                let relayed = Box::write(
+                    slot,
+                    Relayed::response(body, record, silence, taking, lease, Lease::end),
+                );
+                Answer::Relayed(relayed)
             }));
         }
         let Some(((asked, downstream), upstream)) = upgrade.zip(channel.switch()) else {
             return Err(StreamError::UnaskedUpgrade);
         };
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let protocol = switched.unwrap_or(asked);
+        let protocol = switched.flatten().unwrap_or(asked);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         headers.insert(header::UPGRADE, protocol);
         let terms = tunnel::Terms {
@@ -487,7 +487,7 @@ async fn attempt(
 }
 
 /// Whether a request may be sent a second time though something of it may have arrived (RFC 9110 section 9.2.2).
-fn repeatable(head: &Parts, record: &Record) -> bool {
+fn repeatable(method: &Method, record: &Record) -> bool {
     let idempotent = [
         Method::GET,
         Method::HEAD,
@@ -495,10 +495,8 @@ fn repeatable(head: &Parts, record: &Record) -> bool {
         Method::PUT,
         Method::DELETE,
     ]
-    .contains(&head.method);
-    idempotent
-        && record.request_ended.get() == Ending::None
-        && !head.headers.contains_key(header::UPGRADE)
+    .contains(method);
+    idempotent && record.request_ended.get() == Ending::None
 }
 
 /// Whether the client waits for a word before it sends its body.
@@ -520,7 +518,7 @@ impl Heralds {
     fn new(head: &Parts, body: &Incoming, may_replay: bool) -> Self {
         let client = body.interim();
         // One that speaks HTTP/1.0 cannot be told to go on, and is not to wait (RFC 9110 section 10.1.1).
-        let expects = expects_continue(&head.headers) && client.is_some();
+        let expects = client.is_some() && expects_continue(&head.headers);
         Self {
             client,
             may_replay,

@@ -8,8 +8,9 @@ use http::{Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
 use super::lines::Lines;
+use super::sieve::Sieve;
 use super::sign_in::{self, SignedIn};
-use super::{fly, hop_by_hop, sieve};
+use super::{fly, hop_by_hop};
 use crate::registry::SignIn;
 
 /// What a head is rewritten with.
@@ -121,7 +122,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 /// Takes away from a cell's answer what would steer the edge: else one tenant could send its visitors' requests to
 /// another's machine.
 pub fn unsteer(headers: &mut HeaderMap) {
-    sieve::remove(headers, &fly::STEERING);
+    Sieve::of(headers).remove(headers, &fly::STEERING);
     // Wherever in the field it stands, and whatever stands beside it: how the edge reads such a field is its own business.
     let replay = fly::REPLAY_CONTENT_TYPE.as_bytes();
     let replays = headers

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::sieve;
+use super::sieve::Sieve;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -31,9 +31,10 @@ fn protected(name: &HeaderName) -> bool {
 /// Of `TE` only `trailers` is said again, for that is end to end in effect: it tells the cell that trailers
 /// will be passed on.
 pub fn strip(headers: &mut HeaderMap) {
-    let te_trailers =
-        tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    if headers.contains_key(header::CONNECTION) {
+    let names = Sieve::of(headers);
+    let te_trailers = names.passes(&header::TE)
+        && tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    if names.has(headers, &header::CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             .filter(|name| !protected(name))
@@ -42,7 +43,7 @@ pub fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    sieve::remove(headers, &ALWAYS);
+    names.remove(headers, &ALWAYS);
     if te_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -55,9 +56,12 @@ pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if bodiless || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
-    } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
-        // Whoever framed the answer has seen that they are equal.
-        headers.insert(header::CONTENT_LENGTH, length);
+    } else {
+        let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+        if let (Some(length), Some(_)) = (lines.next().cloned(), lines.next()) {
+            // Whoever framed the answer has seen that they are equal.
+            headers.insert(header::CONTENT_LENGTH, length);
+        }
     }
     strip(headers);
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::lines::Lines;
-use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, address, fly, hop_by_hop, sieve};
+use super::sieve::Sieve;
+use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, address, fly, hop_by_hop};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -64,17 +65,16 @@ pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
 
 /// Whether the client is known to have come by plain HTTP. What a trusted peer does not say is not known.
 pub fn plain_http(headers: &HeaderMap, peer: Peer) -> bool {
+    if !peer.trusted {
+        return !peer.tls;
+    }
     let said = headers
         .get_all(X_FORWARDED_PROTO)
         .iter()
         .next_back()
         .and_then(|value| value.to_str().ok())
         .and_then(|list| list.rsplit(',').next());
-    match said {
-        Some(protocol) if peer.trusted => protocol.trim().eq_ignore_ascii_case("http"),
-        None if peer.trusted => false,
-        Some(_) | None => !peer.tls,
-    }
+    said.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("http"))
 }
 
 /// The request's id as a trusted peer gave it: up to 128 visible ASCII characters.
@@ -186,24 +186,25 @@ pub fn introduce(
     introduction: &Introduction<'_>,
     lines: &mut Lines,
 ) {
+    let names = Sieve::of(headers);
     let claims = fly::REPLAY_TALK.iter().chain(&OURS);
     if peer.trusted {
-        sieve::remove(headers, claims);
+        names.remove(headers, claims);
     } else {
-        sieve::remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING));
+        names.remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING));
     }
     unmask(headers);
-    let said = |name: &HeaderName| peer.trusted && headers.contains_key(name);
-    if !said(&X_FORWARDED_PROTO) {
+    let said = |headers: &HeaderMap, name: &HeaderName| peer.trusted && names.has(headers, name);
+    if !said(headers, &X_FORWARDED_PROTO) {
         lines.add_text(
             &X_FORWARDED_PROTO,
             [if peer.tls { "https" } else { "http" }],
         );
     }
-    if !said(&X_FORWARDED_HOST) {
+    if !said(headers, &X_FORWARDED_HOST) {
         lines.add(&X_FORWARDED_HOST, introduction.authority);
     }
-    if said(&X_FORWARDED_FOR) {
+    if said(headers, &X_FORWARDED_FOR) {
         lines.add(&X_FORWARDED_FOR, &passed(headers, peer.ip));
         headers.remove(X_FORWARDED_FOR);
     } else {

@@ -10,7 +10,7 @@ pub mod forward;
 pub mod hop_by_hop;
 pub mod identity;
 pub mod lines;
-mod sieve;
+pub mod sieve;
 pub mod sign_in;
 pub mod signature;
 pub mod strict;

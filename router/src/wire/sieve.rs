@@ -4,26 +4,34 @@ use http::{HeaderMap, HeaderName};
 
 /// The names in a head, as a filter of 64 bits: one that is there passes, one that is not seldom does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sieve(u64);
+pub struct Sieve(u64);
 
 impl Sieve {
     /// Of what is there now; a field that is added later may not pass.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |names, name| names | bit(name)))
     }
 
     /// Whether a field may be there.
-    pub(super) fn passes(self, name: &HeaderName) -> bool {
+    pub fn passes(self, name: &HeaderName) -> bool {
         self.0 & bit(name) != 0
     }
-}
 
-/// Removes fields of which most heads have none: only those are looked up that may be there.
-pub(super) fn remove<'a>(headers: &mut HeaderMap, names: impl IntoIterator<Item = &'a HeaderName>) {
-    let sieve = Sieve::of(headers);
-    for name in names {
-        if sieve.passes(name) {
-            headers.remove(name);
+    /// Whether a field is there.
+    pub fn has(self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        self.passes(name) && headers.contains_key(name)
+    }
+
+    /// Removes fields of which most heads have none: only those are looked up that may be there.
+    pub fn remove<'a>(
+        self,
+        headers: &mut HeaderMap,
+        names: impl IntoIterator<Item = &'a HeaderName>,
+    ) {
+        for name in names {
+            if self.passes(name) {
+                headers.remove(name);
+            }
         }
     }
 }
@@ -52,7 +60,7 @@ mod tests {
             headers.append(name, HeaderValue::from(count));
         }
         headers.insert("x-other", HeaderValue::from_static("stays"));
-        remove(&mut headers, names());
+        Sieve::of(&headers).remove(&mut headers, names());
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-other"]);
     }
