@@ -18,7 +18,7 @@ use super::file::Sent;
 use super::pace::Taking;
 use super::record::{Ending, Record};
 use crate::http1;
-use crate::http1::Piece;
+use crate::http1::{AsIs, HasLines, Piece};
 use crate::http2;
 use crate::registry::SignIn;
 use crate::wire::{identity, sign_in};
@@ -592,6 +592,20 @@ impl<G> Answer<G> {
     /// The router's own words.
     pub fn own(body: Bytes, record: Rc<Record>) -> Self {
         Self::Own(http_body_util::Full::new(body.into()), record)
+    }
+}
+
+impl<G> HasLines for Answer<G> {
+    fn take_lines(&mut self) -> Option<AsIs> {
+        match self {
+            Self::Relayed(body) => match &mut body.body {
+                Some(Incoming::Cell(body)) => body.take_lines(),
+                Some(Incoming::Http1(_) | Incoming::Http2(_) | Incoming::Http2Cell(_)) | None => {
+                    None
+                }
+            },
+            Self::Own(..) | Self::File(_) => None,
+        }
     }
 }
 

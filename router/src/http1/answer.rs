@@ -5,8 +5,10 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 
+use super::as_is::AsIs;
 use super::head::{self, Fault, Framing, Limits};
 use crate::wire::sieve::Sieve;
+use crate::wire::strict;
 
 /// An answer's head, and what its connection needs to know of it.
 #[derive(Debug)]
@@ -17,21 +19,50 @@ pub struct AnswerHead {
     pub reason: Option<Bytes>,
     /// Its header fields; what framed the body is among them.
     pub headers: HeaderMap,
+    /// They instead, where they may be passed on as they came: there are no others, then.
+    pub as_is: Option<AsIs>,
     /// How its body is framed.
     pub framing: Framing,
     /// Whether the connection may carry another request after it (RFC 9112 section 9.3).
     pub keep_alive: bool,
 }
 
-/// Reads a whole head, as [`head::Scanner`] found it, that answers a request of method `asked`.
+/// Reads a whole head, as [`head::Scanner`] found it, that answers a request of method `asked`. `as_is` says whether its lines
+/// may be left as they came.
 ///
 /// # Errors
 /// `StatusLine`, `Version`, `HeadTooLarge`, and every `Fault` of header lines and framing.
-pub fn parse(block: &Bytes, asked: &Method, limits: Limits) -> Result<AnswerHead, Fault> {
+pub fn parse(
+    block: &Bytes,
+    asked: &Method,
+    limits: Limits,
+    as_is: bool,
+) -> Result<AnswerHead, Fault> {
     let (line, rest) = head::split_line(block, 0).ok_or(Fault::StatusLine)?;
     let (version, status, reason) = status_line(block, line)?;
-    let headers = head::fields(block, rest, limits.lines)?;
     let bodiless = *asked == Method::HEAD || without_body(status);
+    // What says nothing of a body is looked at closely.
+    let as_is = as_is && !without_body(status);
+    if let Some(lines) = as_is
+        .then(|| AsIs::read(block, rest, limits.lines))
+        .flatten()
+    {
+        let framing = match lines.length {
+            _ if bodiless => Framing::None,
+            None => Framing::ToEnd,
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+        };
+        return Ok(AnswerHead {
+            status,
+            reason,
+            headers: HeaderMap::new(),
+            as_is: Some(lines),
+            framing,
+            keep_alive: framing != Framing::ToEnd && version == Version::HTTP_11,
+        });
+    }
+    let headers = head::fields(block, rest, limits.lines)?;
     let names = Sieve::of(&headers);
     let (framing, clean) = framing(&headers, names, version)?;
     let framing = if bodiless { Framing::None } else { framing };
@@ -41,6 +72,7 @@ pub fn parse(block: &Bytes, asked: &Method, limits: Limits) -> Result<AnswerHead
         status,
         reason,
         headers,
+        as_is: None,
         framing,
         keep_alive,
     })
@@ -111,12 +143,7 @@ fn framing(headers: &HeaderMap, names: Sieve, version: Version) -> Result<(Frami
 fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     let mut found = None;
     for line in headers.get_all(header::CONTENT_LENGTH) {
-        let digits = line.as_bytes();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Fault::ContentLength);
-        }
-        let text = line.to_str().map_err(|_| Fault::ContentLength)?;
-        let length: u64 = text.parse().map_err(|_| Fault::ContentLength)?;
+        let length = strict::digits(line.as_bytes()).ok_or(Fault::ContentLength)?;
         if found.is_some_and(|other| other != length) {
             return Err(Fault::ContentLength);
         }
@@ -134,8 +161,18 @@ mod tests {
         lines: 4,
     };
 
+    /// However its lines are read, they say the same.
     fn read(asked: &Method, text: &str) -> Result<AnswerHead, Fault> {
-        parse(&Bytes::copy_from_slice(text.as_bytes()), asked, LIMITS)
+        let block = Bytes::copy_from_slice(text.as_bytes());
+        let read = |as_is| parse(&block, asked, LIMITS, as_is);
+        let known = |head: &AnswerHead| (head.status, head.framing, head.keep_alive);
+        let (one, other) = (read(false), read(true));
+        assert_eq!(
+            one.as_ref().map(known),
+            other.as_ref().map(known),
+            "{text:?}"
+        );
+        one
     }
 
     fn get(text: &str) -> Result<AnswerHead, Fault> {

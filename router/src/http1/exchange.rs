@@ -15,6 +15,7 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::answer::{self, AnswerHead};
+use super::as_is::{AsIs, HasLines};
 use super::buffered::{Buffered, Switched};
 use super::encode;
 use super::head::{Fault, Framing, Limits, Scanner};
@@ -64,6 +65,10 @@ impl<E: std::error::Error> std::error::Error for ExchangeError<E> {
 struct State<B> {
     io: Buffered,
     asked: Method,
+    /// The answer's header lines may be left as they come.
+    as_is: bool,
+    /// They, if they were.
+    lines: Option<AsIs>,
     /// What is still to be asked of the request's body; none once its end is queued.
     body: Option<Pin<Box<B>>>,
     /// How the rest of it is framed.
@@ -182,7 +187,7 @@ where
             match self.scanner.scan(&mut self.io.read, LIMITS) {
                 Ok(Some(length)) => {
                     let block = self.io.read.split_to(length).freeze();
-                    let head = answer::parse(&block, &self.asked, LIMITS);
+                    let head = answer::parse(&block, &self.asked, LIMITS, self.as_is);
                     return Poll::Ready(head.map_err(ExchangeError::Malformed));
                 }
                 Ok(None) => {}
@@ -245,6 +250,8 @@ where
         Self(Rc::new(RefCell::new(State {
             io,
             asked: head.method.clone(),
+            as_is: false,
+            lines: None,
             body: body.map(Box::pin),
             sending: framing,
             fresh,
@@ -263,13 +270,19 @@ where
     /// # Errors
     /// `ExchangeError`; the connection is of no more use.
     pub async fn head(&self) -> Result<AnswerHead, ExchangeError<B::Error>> {
-        let head = poll_fn(|context| self.0.borrow_mut().poll_answer(context)).await?;
+        let mut head = poll_fn(|context| self.0.borrow_mut().poll_answer(context)).await?;
         if !is_interim(head.status) {
             let mut state = self.0.borrow_mut();
+            state.lines = head.as_is.take();
             state.reading = Reading::new(head.framing);
             state.keep_alive = head.keep_alive;
         }
         Ok(head)
+    }
+
+    /// Lets the answer's header lines be left as they come; then they are had from its body.
+    pub fn leave_lines(&self) {
+        self.0.borrow_mut().as_is = true;
     }
 
     /// Gives the request's body back, of which nothing has been read: after [`ExchangeError::Unsent`].
@@ -343,6 +356,12 @@ impl<B> AnswerBody<B> {
     /// Lets what is to come stay in the kernel where at least `from` bytes of it are to come at once.
     pub fn pipe(&self, from: u64) {
         self.0.0.borrow_mut().io.pipe(from);
+    }
+}
+
+impl<B> HasLines for AnswerBody<B> {
+    fn take_lines(&mut self) -> Option<AsIs> {
+        self.0.0.borrow_mut().lines.take()
     }
 }
 

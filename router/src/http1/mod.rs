@@ -3,6 +3,7 @@
 //! Knows nothing of cells or decisions. What it refuses never becomes a request.
 
 pub mod answer;
+pub mod as_is;
 pub mod buffered;
 pub mod chunked;
 pub mod connection;
@@ -15,6 +16,7 @@ pub mod pipe;
 pub mod reading;
 pub mod scratch;
 
+pub use as_is::{AsIs, HasLines};
 pub use buffered::Switched;
 pub use connection::{Body, Interim};
 pub use exchange::AnswerBody;

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::{http1, http2};
 use crate::account::body::{Incoming, Told};
 use crate::config::Config;
-use crate::http1::Piece;
 use crate::http1::io::Io;
+use crate::http1::{HasLines, Piece};
 use crate::live::drain::Signal;
 use crate::wire::strict::Fault;
 
@@ -33,7 +33,7 @@ pub async fn serve<I, F, R, B>(
     I: Io + 'static,
     F: Fn(Request<Incoming>) -> R,
     R: Future<Output = Response<B>> + 'static,
-    B: Body<Data = Piece> + Told + 'static,
+    B: Body<Data = Piece> + Told + HasLines + 'static,
 {
     let first = timeout(config.head_timeout, sniff(socket));
     let (socket, read, preface) = tokio::select! {

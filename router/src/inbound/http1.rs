@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::http1::connection::{self, Connection};
 use crate::http1::head::{self, Framing, Head, Limits, Scanner};
 use crate::http1::io::Io;
-use crate::http1::{Fault, Piece, encode};
+use crate::http1::{Fault, HasLines, Piece, encode};
 use crate::live::drain::{Signal, Stop};
 
 /// What is read on of a body that nobody wanted, or after the last answer, and for how long: enough for a client to see
@@ -48,7 +48,7 @@ pub async fn serve<R, B>(
     refuse: impl Fn(Fault) -> Response<B>,
 ) where
     R: Future<Output = Response<B>>,
-    B: Body<Data = Piece> + 'static,
+    B: Body<Data = Piece> + HasLines + 'static,
 {
     let connection = Connection::new(io, ahead);
     let limits = Limits {
@@ -170,7 +170,7 @@ async fn exchange<R, B>(
 ) -> After
 where
     R: Future<Output = Response<B>>,
-    B: Body<Data = Piece> + 'static,
+    B: Body<Data = Piece> + HasLines + 'static,
 {
     let Head {
         parts,
@@ -235,14 +235,18 @@ enum End {
 /// sent all.
 async fn answer<B>(connection: &Connection, response: Response<B>, shape: Shape) -> After
 where
-    B: Body<Data = Piece> + 'static,
+    B: Body<Data = Piece> + HasLines + 'static,
 {
-    let (parts, body) = response.into_parts();
+    let (parts, mut body) = response.into_parts();
+    let as_is = body.take_lines();
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    let said = parts.headers.get(header::CONTENT_LENGTH);
+    let field = parts.headers.get(header::CONTENT_LENGTH);
+    let said = field
+        .and_then(length)
+        .or(as_is.as_ref().and_then(|lines| lines.length));
     let end = if shape.head_only || switches || bodiless(parts.status) {
         End::Head
-    } else if let Some(length) = said.and_then(length).or(body.size_hint().exact()) {
+    } else if let Some(length) = said.or(body.size_hint().exact()) {
         End::Length(length)
     } else if shape.version == Version::HTTP_11 {
         End::Chunked
@@ -254,11 +258,18 @@ where
     connection.queue_head(|write| {
         let reason = reason.map(ReasonPhrase::as_bytes);
         encode::head(write, parts.status, reason, &parts.headers);
-        if !parts.headers.contains_key(header::DATE) {
+        let dated = match &as_is {
+            Some(as_is) => {
+                write.extend_from_slice(&as_is.lines);
+                as_is.dated
+            }
+            None => parts.headers.contains_key(header::DATE),
+        };
+        if !dated {
             encode::date(write);
         }
         match end {
-            End::Length(length) if said.is_none() => {
+            End::Length(length) if said.is_none() && field.is_none() => {
                 encode::field(write, "content-length", length.to_string().as_bytes());
             }
             End::Chunked => encode::field(write, "transfer-encoding", b"chunked"),

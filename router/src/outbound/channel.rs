@@ -31,6 +31,8 @@ pub struct Message<'m> {
     pub head: &'m mut Parts,
     /// The rest of its head.
     pub lines: Lines,
+    /// Whether the answer's header lines may be left as they come (see [`HasLines`](crate::http1::HasLines)).
+    pub as_is: bool,
     /// Its body; none once a connection has taken it, which gives it back where nothing of the request was sent.
     pub body: Option<Relayed>,
 }

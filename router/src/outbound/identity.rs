@@ -93,6 +93,7 @@ async fn ask(
     let mut question = Message {
         head: &mut question(challenge, keys),
         lines: Lines::default(),
+        as_is: false,
         body: Some(Relayed::absent(Rc::clone(record))),
     };
     let answer = channel

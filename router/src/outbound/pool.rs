@@ -105,7 +105,12 @@ impl Connection {
         message: &mut Message<'_>,
         mut herald: impl FnMut(StatusCode, HeaderMap),
     ) -> Result<Response<Incoming>, Failed> {
-        let Message { head, lines, body } = message;
+        let Message {
+            head,
+            lines,
+            as_is,
+            body,
+        } = message;
         let framing = body
             .as_ref()
             .map_or(Framing::None, |body| frame(head, body));
@@ -119,6 +124,9 @@ impl Connection {
             Io::Busy(..) => Buffered::gone(),
         };
         let exchange = Exchange::begin(io, fresh, head, lines.as_bytes(), framing, sent);
+        if *as_is {
+            exchange.leave_lines();
+        }
         self.io = Io::Busy(exchange.clone(), None);
         let answer = loop {
             match exchange.head().await {

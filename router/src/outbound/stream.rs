@@ -167,6 +167,7 @@ impl Upstream {
         } = outgoing;
         let limits = &to.cell.policy.limits;
         let takes_pipes = body.takes_pipes();
+        let as_is = matches!(body, Incoming::Http1(_));
         let interim = Heralds::new(head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
         let body = Relayed::request(
@@ -186,6 +187,7 @@ impl Upstream {
         let mut message = Message {
             head,
             lines,
+            as_is,
             body: Some(body),
         };
         let mut moved = 0;

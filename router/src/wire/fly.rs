@@ -105,6 +105,14 @@ pub fn replay_src_state(value: &str) -> Option<&str> {
         .map(|(_, state)| state.trim().trim_matches('"'))
 }
 
+/// Whether a content type makes its answer a replay, wherever in the field it stands, and whatever stands beside it: how the
+/// edge reads such a field is its own business.
+pub fn is_replay(kind: &[u8]) -> bool {
+    let replay = REPLAY_CONTENT_TYPE.as_bytes();
+    let mut parts = kind.windows(replay.len());
+    parts.any(|part| part.eq_ignore_ascii_case(replay))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

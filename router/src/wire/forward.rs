@@ -123,14 +123,8 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 /// another's machine.
 pub fn unsteer(headers: &mut HeaderMap) {
     Sieve::of(headers).remove(headers, &fly::STEERING);
-    // Wherever in the field it stands, and whatever stands beside it: how the edge reads such a field is its own business.
-    let replay = fly::REPLAY_CONTENT_TYPE.as_bytes();
-    let replays = headers
-        .get_all(header::CONTENT_TYPE)
-        .iter()
-        .flat_map(|value| value.as_bytes().windows(replay.len()))
-        .any(|part| part.eq_ignore_ascii_case(replay));
-    if replays {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    if kinds.any(|kind| fly::is_replay(kind.as_bytes())) {
         headers.remove(header::CONTENT_TYPE);
     }
 }

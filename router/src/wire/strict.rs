@@ -154,12 +154,18 @@ pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     let Some(line) = lines.next() else {
         return Ok(None);
     };
-    if lines.next().is_some() || line.is_empty() || !line.as_bytes().iter().all(u8::is_ascii_digit)
-    {
+    if lines.next().is_some() {
         return Err(Fault::ContentLength);
     }
-    let text = line.to_str().map_err(|_| Fault::ContentLength)?;
-    text.parse().map(Some).map_err(|_| Fault::ContentLength)
+    let length = digits(line.as_bytes()).ok_or(Fault::ContentLength)?;
+    Ok(Some(length))
+}
+
+/// A number of nothing but digits.
+pub fn digits(text: &[u8]) -> Option<u64> {
+    let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let text = plain.then(|| std::str::from_utf8(text).ok()).flatten()?;
+    text.parse().ok()
 }
 
 /// Whether a value begins or ends with a blank, which HTTP/1.1 takes off and HTTP/2 forbids (RFC 9113 section 8.2.1).

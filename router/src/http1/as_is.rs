@@ -1,0 +1,171 @@
+//! Header lines of an answer that can be passed on as the bytes they came as: most cells' answers hold nothing that belongs to
+//! one connection or speaks to the edge.
+
+use bytes::Bytes;
+
+use super::Piece;
+use super::head::split_line;
+use crate::wire::{fly, strict};
+
+/// The longest name that is looked at closely; none of those that matter is longer.
+const LONGEST: usize = 32;
+
+/// Header lines, each with its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsIs {
+    /// They, as they came.
+    pub lines: Bytes,
+    /// The length that they say, once.
+    pub length: Option<u64>,
+    /// Whether they say a date.
+    pub dated: bool,
+}
+
+impl AsIs {
+    /// The lines from `from` to the empty line, up to `most`; none where one is not to be passed on as it is, or is malformed:
+    /// who reads them field by field says how.
+    pub(super) fn read(block: &Bytes, from: usize, most: usize) -> Option<Self> {
+        let (mut length, mut dated) = (None, false);
+        let mut next = from;
+        for _ in 0..=most {
+            let (line, after) = split_line(block, next)?;
+            if line.is_empty() {
+                return Some(Self {
+                    lines: block.slice(from..next),
+                    length,
+                    dated,
+                });
+            }
+            let text = &block[line];
+            let (name, value) = text.split_at_checked(memchr::memchr(b':', text)?)?;
+            let value = value.get(1..)?;
+            let clean = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+            if name.is_empty()
+                || !name.iter().all(|byte| is_token(*byte))
+                || !value.iter().all(clean)
+            {
+                return None;
+            }
+            let mut lower = [0; LONGEST];
+            let lower = lower.get_mut(..name.len()).map(|lower| {
+                lower.copy_from_slice(name);
+                lower.make_ascii_lowercase();
+                &*lower
+            });
+            match lower {
+                Some(
+                    b"connection" | b"transfer-encoding" | b"upgrade" | b"te" | b"keep-alive"
+                    | b"proxy-connection" | b"http2-settings",
+                ) => return None,
+                Some(b"content-length") if length.is_some() => return None,
+                Some(b"content-length") => length = Some(strict::digits(value.trim_ascii())?),
+                Some(b"content-type") if fly::is_replay(value) => return None,
+                Some(b"date") => dated = true,
+                // Whatever it may be that speaks to the edge.
+                Some(name) if name.starts_with(b"fly-") => return None,
+                Some(_) | None => {}
+            }
+            next = after;
+        }
+        None
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// An answer's body whose head may have lines that are passed on as they are.
+pub trait HasLines {
+    /// Takes them; the head has no other fields, then.
+    fn take_lines(&mut self) -> Option<AsIs> {
+        None
+    }
+}
+
+impl HasLines for http_body_util::Full<Piece> {}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::http1::head;
+    use crate::wire::{forward, hop_by_hop};
+
+    fn block(lines: &str) -> Bytes {
+        Bytes::copy_from_slice(format!("{lines}\r\n").as_bytes())
+    }
+
+    fn fields(lines: &str) -> Option<HeaderMap> {
+        head::fields(&block(lines), 0, 8).ok()
+    }
+
+    #[test]
+    fn what_passes_as_it_is_needs_no_change() {
+        for (lines, length, dated) in [
+            ("", None, false),
+            ("Content-Length: 7\r\nDATE: x\r\n", Some(7), true),
+            (
+                "content-length:\t0 \r\nX: \t a b\u{e9}\r\nx:\r\n",
+                Some(0),
+                false,
+            ),
+            (
+                "Set-Cookie: a=1\r\nset-cookie: b=2\r\nTrailer: x\r\n",
+                None,
+                false,
+            ),
+            ("content-type: text/html; charset=utf-8\r\n", None, false),
+            ("a-name-that-is-longer-than-thirty-two: 1\r\n", None, false),
+            (
+                "a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\ne: 5\r\nf: 6\r\ng: 7\r\nh: 8\r\n",
+                None,
+                false,
+            ),
+        ] {
+            let read = AsIs::read(&block(lines), 0, 8).expect(lines);
+            assert_eq!((read.length, read.dated), (length, dated), "{lines:?}");
+            assert_eq!(read.lines, lines);
+            let before = fields(lines).expect(lines);
+            let mut after = before.clone();
+            hop_by_hop::strip_answer(StatusCode::OK, &mut after);
+            forward::unsteer(&mut after);
+            assert_eq!(after, before, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_changed_does_not_pass() {
+        for lines in [
+            "Connection: close\r\n",
+            "transfer-encoding: chunked\r\n",
+            "Upgrade: x\r\n",
+            "TE: trailers\r\n",
+            "Keep-Alive: timeout=5\r\n",
+            "proxy-connection: x\r\n",
+            "http2-settings: x\r\n",
+            "FLY-Replay: app=x\r\n",
+            "fly-replay-cache: /*\r\n",
+            "fly-replay-cache-ttl-secs: 60\r\n",
+            "content-type: application/vnd.fly.Replay+json;x=1\r\n",
+            "content-length: 7\r\ncontent-length: 7\r\n",
+            "content-length: \r\n",
+            "content-length: +7\r\n",
+            "content-length: 7, 7\r\n",
+            "content-length: 99999999999999999999\r\n",
+            "a : 1\r\n",
+            ": 1\r\n",
+            "no colon\r\n",
+            "a: 1\r\n b: folded\r\n",
+            "a: 1\rb: 2\r\n",
+            "a: \0\r\n",
+            "a: \x7f\r\n",
+            "a(b): 1\r\n",
+            "a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\ne: 5\r\nf: 6\r\ng: 7\r\nh: 8\r\ni: 9\r\n",
+        ] {
+            assert_eq!(AsIs::read(&block(lines), 0, 8), None, "{lines:?}");
+        }
+    }
+}
