@@ -15,8 +15,10 @@ use cell_router::http1::encode;
 use cell_router::http1::exchange::{Exchange, ExchangeError, is_interim};
 use cell_router::http1::head::Framing;
 use cell_router::http1::io::Io;
-use cell_router::http1::{BodyError, Fault};
-use http::{HeaderMap, Method, Request, StatusCode};
+use cell_router::http1::{AsIs, BodyError, Fault, HasLines as _};
+use cell_router::wire::forward::unsteer;
+use cell_router::wire::hop_by_hop;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
@@ -29,6 +31,8 @@ struct Asked {
     method: Method,
     /// It closes the connection; else it falls silent.
     closes: bool,
+    /// The answer's header lines may be left as they come.
+    as_is: bool,
 }
 
 /// What a head says.
@@ -133,9 +137,15 @@ pub fn holds(data: &[u8]) {
     let asked = Asked {
         method: choices.of(&[Method::GET, Method::HEAD, Method::POST]),
         closes: choices.flag(),
+        as_is: false,
     };
     let data = choices.0;
     let whole = read(&[data], &asked);
+    let as_is = Asked {
+        as_is: true,
+        ..asked.clone()
+    };
+    assert_eq!(read(&[data], &as_is), whole, "however its lines are read");
     for way in pieces::ways(data) {
         assert_eq!(read(&way, &asked), whole, "in pieces {way:?}");
     }
@@ -182,7 +192,10 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
         _ => (Framing::None, None),
     };
     let exchange = Exchange::begin(io, true, &head, b"", framing, body);
-    let head = loop {
+    if asked.as_is {
+        exchange.leave_lines();
+    }
+    let mut head = loop {
         match exchange.head().await {
             Ok(head) if is_interim(head.status) => seen.borrow_mut().interim.push(head.status),
             Ok(head) => break head,
@@ -194,6 +207,14 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
     };
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut body = exchange.answer();
+    if let Some(lines) = body.take_lines() {
+        assert!(head.headers.is_empty());
+        head.headers = fields(&lines);
+        let mut passed = head.headers.clone();
+        hop_by_hop::strip_answer(head.status, &mut passed);
+        unsteer(&mut passed);
+        assert_eq!(passed, head.headers, "nothing of it is to be changed");
+    }
     {
         let mut seen = seen.borrow_mut();
         seen.keep_alive = head.keep_alive;
@@ -233,6 +254,21 @@ async fn exchange(cell: Cell, asked: &Asked, seen: &RefCell<Seen>) {
         let quiet = io.is_quiet() && io.is_quiet();
         seen.borrow_mut().fit = quiet;
     }
+}
+
+/// Lines that were left as they came, as the second reader reads them.
+fn fields(lines: &AsIs) -> HeaderMap {
+    let head = [b"HTTP/1.1 200 OK\r\n", &lines.lines[..], b"\r\n"].concat();
+    let Ok(head) = strict::answer(&head) else {
+        panic!("lines that pass are header lines: {lines:?}");
+    };
+    let dated = head.fields.iter().any(|(name, _)| name == b"date");
+    assert_eq!(lines.dated, dated);
+    let field = |(name, value): &(Vec<u8>, Vec<u8>)| {
+        let name = HeaderName::from_bytes(name).expect("a name");
+        (name, HeaderValue::from_bytes(value).expect("a value"))
+    };
+    head.fields.iter().map(field).collect()
 }
 
 fn why(error: ExchangeError<Infallible>) -> End {
