@@ -41,25 +41,26 @@ pub fn parse(
     let (line, rest) = head::split_line(block, 0).ok_or(Fault::StatusLine)?;
     let (version, status, reason) = status_line(block, line)?;
     let bodiless = *asked == Method::HEAD || without_body(status);
-    // What says nothing of a body is looked at closely.
+    let modern = version == Version::HTTP_11;
+    // Of what says nothing of a body, or a length where there can be none, each field is looked at.
     let as_is = as_is && !without_body(status);
-    if let Some(lines) = as_is
-        .then(|| AsIs::read(block, rest, limits.lines))
-        .flatten()
-    {
+    let lines = as_is.then(|| AsIs::read(block, rest, limits.lines));
+    if let Some(lines) = lines.flatten().filter(|lines| modern || !lines.chunked) {
         let framing = match lines.length {
             _ if bodiless => Framing::None,
+            None if lines.chunked => Framing::Chunked,
             None => Framing::ToEnd,
             Some(0) => Framing::None,
             Some(length) => Framing::Length(length),
         };
+        let keep_alive = framing != Framing::ToEnd && (modern || lines.stays);
         return Ok(AnswerHead {
             status,
             reason,
             headers: HeaderMap::new(),
             as_is: Some(lines),
             framing,
-            keep_alive: framing != Framing::ToEnd && version == Version::HTTP_11,
+            keep_alive,
         });
     }
     let headers = head::fields(block, rest, limits.lines)?;

@@ -1,5 +1,5 @@
-//! Header lines of an answer that can be passed on as the bytes they came as: most cells' answers hold nothing that belongs to
-//! one connection or speaks to the edge.
+//! Header lines of an answer that can be passed on as the bytes they came as: most cells' answers hold nothing that speaks to
+//! the edge, and of what belongs to one connection no more than that it stays and how the body comes.
 
 use bytes::Bytes;
 
@@ -13,37 +13,45 @@ const LONGEST: usize = 32;
 /// Header lines, each with its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AsIs {
-    /// They, as they came.
+    /// They, as they came, without those that belong to the connection.
     pub lines: Bytes,
     /// The length that they say, once.
     pub length: Option<u64>,
     /// Whether they say a date.
     pub dated: bool,
+    /// Whether those that belong to the connection say that the body comes in chunks.
+    pub(super) chunked: bool,
+    /// And that the connection stays.
+    pub(super) stays: bool,
 }
 
 impl AsIs {
     /// The lines from `from` to the empty line, up to `most`; none where one is not to be passed on as it is, or is malformed:
     /// who reads them field by field says how.
     pub(super) fn read(block: &Bytes, from: usize, most: usize) -> Option<Self> {
-        let (mut length, mut dated) = (None, false);
+        let mut read = Self {
+            lines: Bytes::new(),
+            length: None,
+            dated: false,
+            chunked: false,
+            stays: false,
+        };
+        // Where not all of them are.
+        let mut some: Option<Vec<u8>> = None;
         let mut next = from;
         for _ in 0..=most {
             let (line, after) = split_line(block, next)?;
             if line.is_empty() {
-                return Some(Self {
-                    lines: block.slice(from..next),
-                    length,
-                    dated,
-                });
+                read.lines = some.map_or_else(|| block.slice(from..next), Bytes::from);
+                let framed = read.chunked && read.length.is_some();
+                return (!framed).then_some(read);
             }
             let text = &block[line];
             let (name, value) = text.split_at_checked(memchr::memchr(b':', text)?)?;
             let value = value.get(1..)?;
             let clean = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-            if name.is_empty()
-                || !name.iter().all(|byte| is_token(*byte))
-                || !value.iter().all(clean)
-            {
+            let token = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
+            if !token || !value.iter().all(clean) {
                 return None;
             }
             let mut lower = [0; LONGEST];
@@ -52,22 +60,41 @@ impl AsIs {
                 lower.make_ascii_lowercase();
                 &*lower
             });
-            match lower {
-                Some(
-                    b"connection" | b"transfer-encoding" | b"upgrade" | b"te" | b"keep-alive"
-                    | b"proxy-connection" | b"http2-settings",
-                ) => return None,
-                Some(b"content-length") if length.is_some() => return None,
-                Some(b"content-length") => length = Some(strict::digits(value.trim_ascii())?),
-                Some(b"content-type") if fly::is_replay(value) => return None,
-                Some(b"date") => dated = true,
-                // Whatever it may be that speaks to the edge.
-                Some(name) if name.starts_with(b"fly-") => return None,
-                Some(_) | None => {}
+            if read.pass(lower.unwrap_or_default(), value.trim_ascii())? {
+                if let Some(some) = &mut some {
+                    some.extend_from_slice(&block[next..after]);
+                }
+            } else {
+                some.get_or_insert_with(|| block[from..next].to_vec());
             }
             next = after;
         }
         None
+    }
+
+    /// Whether a line is passed on; none where that takes more than a look at it.
+    fn pass(&mut self, name: &[u8], value: &[u8]) -> Option<bool> {
+        let says = |word: &[u8]| value.eq_ignore_ascii_case(word);
+        match name {
+            b"connection" if says(b"keep-alive") => self.stays = true,
+            b"keep-alive" => {}
+            b"transfer-encoding" if says(b"chunked") && !self.chunked => self.chunked = true,
+            b"connection" | b"transfer-encoding" | b"upgrade" | b"te" | b"proxy-connection"
+            | b"http2-settings" => return None,
+            b"content-length" if self.length.is_some() => return None,
+            b"content-length" => {
+                self.length = Some(strict::digits(value)?);
+                return Some(true);
+            }
+            b"content-type" if fly::is_replay(value) => return None,
+            // Whatever it may be that speaks to the edge.
+            name if name.starts_with(b"fly-") => return None,
+            name => {
+                self.dated |= name == b"date";
+                return Some(true);
+            }
+        }
+        Some(false)
     }
 }
 
@@ -137,13 +164,49 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_the_connection_is_left_out() {
+        for (lines, passed, chunked, stays) in [
+            ("Connection: Keep-Alive\r\n", "", false, true),
+            (
+                "a: 1\r\nconnection: keep-alive\r\nkeep-alive: timeout=5\r\nB: 2\r\n",
+                "a: 1\r\nB: 2\r\n",
+                false,
+                true,
+            ),
+            (
+                "keep-alive: timeout=5\r\na: 1\r\n",
+                "a: 1\r\n",
+                false,
+                false,
+            ),
+            (
+                "A: 1\r\nTransfer-Encoding: Chunked \r\nb:\r\n",
+                "A: 1\r\nb:\r\n",
+                true,
+                false,
+            ),
+        ] {
+            let read = AsIs::read(&block(lines), 0, 8).expect(lines);
+            assert_eq!((read.chunked, read.stays), (chunked, stays), "{lines:?}");
+            assert_eq!(read.lines, passed);
+            let mut fields = fields(lines).expect(lines);
+            hop_by_hop::strip_answer(StatusCode::OK, &mut fields);
+            assert_eq!(Some(fields), self::fields(passed), "{lines:?}");
+        }
+    }
+
+    #[test]
     fn what_is_to_be_changed_does_not_pass() {
         for lines in [
             "Connection: close\r\n",
-            "transfer-encoding: chunked\r\n",
+            "connection: keep-alive, x\r\nx: 1\r\n",
+            "connection: x\r\nx: 1\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "content-length: 7\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 7\r\n",
             "Upgrade: x\r\n",
             "TE: trailers\r\n",
-            "Keep-Alive: timeout=5\r\n",
             "proxy-connection: x\r\n",
             "http2-settings: x\r\n",
             "FLY-Replay: app=x\r\n",
