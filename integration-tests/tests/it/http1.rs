@@ -35,6 +35,41 @@ async fn pipelined_requests_are_answered_in_their_order() {
     }
 }
 
+/// What ends with the connection to the cell is said anew for that to the client; all else stays as it was, to the letter.
+#[tokio::test]
+async fn an_answers_lines_stay_as_the_cell_wrote_them() {
+    let (router, cell) = scripted().await;
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    let mut client = client(&router, &request).await;
+    let (mut upstream, _) = cell.request().await;
+    let kept = "X-Powered-By: A\r\ndate: then\r\nSet-Cookie: a=1\r\nset-cookie:b=2 \r\n";
+    for (lines, body, passed) in [
+        (
+            "Content-Length: 2\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n",
+            "ok",
+            "Content-Length: 2\r\n",
+        ),
+        (
+            "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
+            "2\r\nok\r\n0\r\n\r\n",
+            "transfer-encoding: chunked\r\n",
+        ),
+        ("Content-Length: 0\r\n", "", "Content-Length: 0\r\n"),
+    ] {
+        upstream
+            .write(format!("HTTP/1.1 200 OK\r\n{kept}{lines}\r\n{body}"))
+            .await
+            .unwrap();
+        let head = client.head().await.unwrap();
+        assert_eq!(head, format!("HTTP/1.1 200 OK\r\n{kept}{passed}\r\n"));
+        let got = client.bytes(body.len()).await.unwrap();
+        assert_eq!(got, body.as_bytes());
+        client.write(&request).await.unwrap();
+        // The connection to the cell goes on.
+        upstream.head().await.unwrap();
+    }
+}
+
 /// What was written for a client that has not read it yet outlives the connection, also where more came from the client
 /// than will ever be read.
 #[tokio::test]
