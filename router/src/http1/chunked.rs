@@ -68,21 +68,11 @@ impl Decoder {
                         return Ok(Step::More);
                     };
                     let (size, extensions) = size(&read[..line])?;
-                    self.spend(extensions, size)?;
+                    self.begin(size, extensions)?;
                     read.advance(line + 2);
-                    self.chunk = size;
-                    self.state = match size {
-                        0 => State::Trailers,
-                        size => State::Data(size),
-                    };
                 }
                 State::Data(_) if read.is_empty() => return Ok(Step::More),
-                State::Data(left) => {
-                    let take =
-                        usize::try_from(left).map_or(read.len(), |left| left.min(read.len()));
-                    self.pass(take as u64);
-                    return Ok(Step::Data(read.split_to(take).freeze()));
-                }
+                State::Data(_) => return Ok(Step::Data(self.data(read))),
                 State::DataEnd => {
                     if !b"\r\n".starts_with(&read[..read.len().min(2)]) {
                         return Err(Fault::Chunk);
@@ -118,6 +108,58 @@ impl Decoder {
         }
     }
 
+    /// The data at the front of `read`, and that of all chunks after it as far as they are there: moved together, so that many
+    /// small chunks cost whoever gets them no more than a large one.
+    fn data(&mut self, read: &mut BytesMut) -> Bytes {
+        let mut end = self.take(read.len());
+        let mut from = end;
+        while let Some((framing, size)) = self.more(&read[from..])
+            && self.begin(size, 0).is_ok()
+        {
+            from += framing;
+            let taken = self.take(read.len() - from);
+            read.copy_within(from..from + taken, end);
+            end += taken;
+            from += taken;
+        }
+        let data = read.split_to(end).freeze();
+        read.advance(from - end);
+        data
+    }
+
+    /// How many bytes lead to the next chunk's data, and its size: where that is all that they say.
+    fn more(&self, rest: &[u8]) -> Option<(usize, u64)> {
+        let rest = rest
+            .strip_prefix(b"\r\n")
+            .filter(|_| self.state == State::DataEnd)?;
+        let line = line(rest, MAX_SIZE_LINE)??;
+        match size(&rest[..line]) {
+            Ok((size, 0)) if size > 0 && rest.len() > line + 2 => Some((line + 4, size)),
+            _ => None,
+        }
+    }
+
+    /// Takes what there is of the chunk's data, of `most` bytes.
+    fn take(&mut self, most: usize) -> usize {
+        let taken = usize::try_from(self.plain()).map_or(most, |left| left.min(most));
+        self.pass(taken as u64);
+        taken
+    }
+
+    /// Begins a chunk, and charges extensions against the data they come with.
+    fn begin(&mut self, size: u64, extensions: usize) -> Result<(), Fault> {
+        self.extensions = (self.extensions + extensions as u64).saturating_sub(size);
+        if self.extensions > MAX_EXTENSIONS {
+            return Err(Fault::Chunk);
+        }
+        self.chunk = size;
+        self.state = match size {
+            0 => State::Trailers,
+            size => State::Data(size),
+        };
+        Ok(())
+    }
+
     /// How many bytes come next that are data of one chunk.
     pub fn plain(&self) -> u64 {
         match self.state {
@@ -144,16 +186,6 @@ impl Decoder {
     /// Whether the body's end has been read.
     pub fn ended(&self) -> bool {
         self.state == State::End
-    }
-
-    /// Charges extensions against the data they come with.
-    fn spend(&mut self, extensions: usize, data: u64) -> Result<(), Fault> {
-        self.extensions = (self.extensions + extensions as u64).saturating_sub(data);
-        if self.extensions > MAX_EXTENSIONS {
-            Err(Fault::Chunk)
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -289,6 +321,46 @@ mod tests {
             assert_eq!((trailers, &rest[..]), (2, &b"GET"[..]), "{piece}");
         }
         assert_eq!(decode(b"0\r\n\r\n", 1).unwrap(), (vec![], 0, vec![]));
+    }
+
+    #[test]
+    fn data_of_chunks_that_are_there_comes_at_once() {
+        for (text, datas, rest) in [
+            (
+                &b"3\r\nabc\r\n2\r\nde\r\n1\r\nf\r\n0\r\n\r\nGET"[..],
+                &["abcdef"][..],
+                "GET",
+            ),
+            // As far as it is there.
+            (b"3\r\nabc\r\n8\r\nde", &["abcde"], ""),
+            (b"3\r\nabc\r\n8\r\n", &["abc"], ""),
+            (b"3\r\nabc\r\n8\r", &["abc"], "8\r"),
+            (b"3\r\nabc\r", &["abc"], "\r"),
+            // What says more is looked at by itself.
+            (
+                b"3\r\nabc\r\n2;a=b\r\nde\r\n1\r\nf\r\n0\r\n\r\n",
+                &["abc", "def"],
+                "",
+            ),
+        ] {
+            let (mut decoder, mut read, mut found) =
+                (Decoder::default(), BytesMut::from(text), Vec::new());
+            while let Step::Data(data) = decoder.step(&mut read).unwrap() {
+                found.push(data);
+            }
+            assert_eq!(found, datas, "{}", text.escape_ascii());
+            assert_eq!(read, rest, "{}", text.escape_ascii());
+        }
+        // What is malformed is so after the data before it.
+        let (mut decoder, mut read) = (
+            Decoder::default(),
+            BytesMut::from(&b"3\r\nabc\r\nx\r\n"[..]),
+        );
+        assert_eq!(
+            decoder.step(&mut read),
+            Ok(Step::Data(Bytes::from_static(b"abc")))
+        );
+        assert_eq!(decoder.step(&mut read), Err(Fault::Chunk));
     }
 
     #[test]
