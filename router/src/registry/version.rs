@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256};
+
+/// Bytes that are hashed before whoever else wants the core gets it: a tenth of a millisecond's worth.
+const AT_ONCE: usize = 64 << 10;
 
 /// The first 64 bits of the SHA-256 of a registry's text, as 16 hexadecimal digits: two texts are the same if theirs are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,8 +15,15 @@ pub struct Version([u8; 8]);
 impl Version {
     /// The version of a text.
     pub fn of(text: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for (index, part) in text.chunks(AT_ONCE).enumerate() {
+            if index > 0 {
+                std::thread::yield_now();
+            }
+            context.update(part);
+        }
         let mut first = [0; 8];
-        for (byte, sum) in first.iter_mut().zip(digest(&SHA256, text).as_ref()) {
+        for (byte, sum) in first.iter_mut().zip(context.finish().as_ref()) {
             *byte = *sum;
         }
         Self(first)

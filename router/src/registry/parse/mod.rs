@@ -83,17 +83,25 @@ fn read_outermost<'t>(text: &'t str, report: &mut Report<'t>) -> Option<Settings
         report.add_at(0, Place::Root, refusal);
         return None;
     }
-    if let Err(error) = serde_json::from_str::<&RawValue>(json) {
+    let shape = Shape::of(json);
+    let mut members = Vec::new();
+    let read = match shape {
+        Shape::Object => json::members(json, |key, value| members.push((key, value))),
+        _ => serde_json::from_str::<&RawValue>(json).map(|_| ()),
+    };
+    if let Err(error) = read {
         syntax::add(json, &error, Place::Root, report);
         return None;
     }
-    let shape = Shape::of(json);
     if shape != Shape::Object {
         let fix = "write {\"version\": 1, \"cells\": {}}".to_owned();
         report.add(json, Place::Root, wrong_shape(shape, "an object", fix));
         return None;
     }
-    let root = Settings::read(json, Scope::Root, Place::Root, report);
+    let mut root = Settings::empty();
+    for (key, value) in members {
+        root.read_member(key, value, Scope::Root, Place::Root, report);
+    }
     for key in [Key::Version, Key::Cells] {
         if root.source(key).is_none() {
             let field = field(key);
@@ -233,9 +241,6 @@ fn no_entry(shape: Shape) -> Refusal {
     wrong_shape(shape, "an object", fix)
 }
 
-/// Entries that are read before whoever else wants the core gets it: a tenth of a millisecond's worth.
-const AT_ONCE: usize = 64;
-
 /// The cells while they are read.
 struct Cells<'t, 'l> {
     last: &'l Registry,
@@ -259,13 +264,8 @@ impl<'t> Cells<'t, '_> {
         self.names.reserve(count);
         self.good.reserve_exact(count);
         self.claims.reserve(count);
-        let mut read = 0_usize;
         let read = json::members(json, |key_json, entry_json| {
             self.read_member(key_json, entry_json, defaults, report);
-            read += 1;
-            if read.is_multiple_of(AT_ONCE) {
-                std::thread::yield_now();
-            }
         });
         if let Err(error) = read {
             syntax::add(json, &error, Place::Root.member("cells"), report);

@@ -39,31 +39,43 @@ impl<'t> Settings<'t> {
     ) -> Self {
         let mut settings = Self::empty();
         let read = json::members(json, |key_json, value_json| {
-            let Some(key) = read_string(key_json, place, report) else {
-                return;
-            };
-            let place = place.member(&key);
-            let Some(field) = fields_of(scope).find(|field| field.name == key) else {
-                report.add(key_json, place, unknown_key(&key, scope));
-                return;
-            };
-            let slot = &mut settings.values[field.key as usize];
-            if slot.is_some() {
-                report.add(key_json, place, written_twice(&key));
-                return;
-            }
-            let value = read_value(field, value_json);
-            *slot = Some((
-                value
-                    .map_err(|refusal| report.add(value_json, place, refusal))
-                    .ok(),
-                value_json,
-            ));
+            settings.read_member(key_json, value_json, scope, place, report);
         });
         if let Err(error) = read {
             syntax::add(json, &error, place, report);
         }
         settings
+    }
+
+    /// Reads one more member of the object at `place`; what is wrong with it goes to `report`.
+    pub(super) fn read_member(
+        &mut self,
+        key_json: &'t str,
+        value_json: &'t str,
+        scope: Scope,
+        place: Place<'_>,
+        report: &mut Report<'t>,
+    ) {
+        let Some(key) = read_string(key_json, place, report) else {
+            return;
+        };
+        let place = place.member(&key);
+        let Some(field) = fields_of(scope).find(|field| field.name == key) else {
+            report.add(key_json, place, unknown_key(&key, scope));
+            return;
+        };
+        let slot = &mut self.values[field.key as usize];
+        if slot.is_some() {
+            report.add(key_json, place, written_twice(&key));
+            return;
+        }
+        let value = read_value(field, value_json);
+        *slot = Some((
+            value
+                .map_err(|refusal| report.add(value_json, place, refusal))
+                .ok(),
+            value_json,
+        ));
     }
 
     /// The number of `key`, if it is there.
