@@ -18,6 +18,7 @@ pub mod outbound;
 pub mod registry;
 pub mod respond;
 pub mod service;
+pub mod steps;
 pub mod wire;
 
 mod worker;

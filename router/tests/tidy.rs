@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The stages, in the order in which a request's knowledge grows. Stages in one row never see each other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
+    &["steps"],
     &["config", "registry"],
     &["wire"],
     &["decision"],

@@ -138,7 +138,10 @@ impl Gate {
     pub(super) fn let_go(publisher: &Publisher) {
         let unused = publisher.unused();
         if !unused.is_empty() {
-            drop(tokio::task::spawn_blocking(move || drop(unused)));
+            drop(tokio::task::spawn_blocking(move || {
+                let unused = unused.into_iter().filter_map(Arc::into_inner);
+                unused.for_each(|snapshot| snapshot.registry.let_go());
+            }));
             Self::give_back();
         }
     }

@@ -18,6 +18,7 @@ use crate::live::trust::Trust;
 use crate::registry::{
     Fault, Flag, Problem, Refusal, Registry, SecretSource, TrustSource, Version,
 };
+use crate::steps::Steps;
 use crate::wire::signature::Keys;
 
 /// Why a file gives no snapshot.
@@ -119,7 +120,9 @@ impl Named {
         folder: &Path,
         variable: &impl Fn(&str) -> Option<String>,
     ) {
+        let mut steps = Steps::default();
         for cell in registry.cells() {
+            steps.step();
             let mut miss = |key, refusal| {
                 let cell = cell.name.clone();
                 self.faults.push(Fault { cell, key, refusal });

@@ -1,7 +1,6 @@
 //! The registry under a running router: followed where it is kept, and put in force when it changes.
 
 use std::convert::Infallible;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::poll::Poll;
 use super::store::Store;
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
+use crate::steps;
 
 /// How often the file is looked at. A look is one `stat`; it sees every way in which editors save (in place, by a
 /// rename, by a link that is pointed elsewhere) on every file system, which notifications do not.
@@ -77,7 +77,7 @@ impl Watch {
     fn open(file: PathBuf, max_unplug_percent: u32) -> Result<(Self, Snapshot), LoadError> {
         // Looked at before it is read: a save that falls in between is seen as one.
         let loaded = look(&file);
-        let text = fs::read(&file).map_err(LoadError::Unreadable)?;
+        let text = steps::read(&file).map_err(LoadError::Unreadable)?;
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
         let mut gate = Gate::new(file, folder, max_unplug_percent);
         let noticed = gate.store.notice();
@@ -123,7 +123,7 @@ impl Watch {
     async fn reload(&mut self, asked: bool, publisher: &Publisher, cells: &Cells) {
         let (file, store) = (self.gate.name.clone(), self.gate.store.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let text = fs::read(&file).map_err(LoadError::Unreadable)?;
+            let text = steps::read(&file).map_err(LoadError::Unreadable)?;
             Ok((text, store.notice()))
         });
         match reading.await {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::registry::{Admission, Cell, Registry};
+use crate::steps::Steps;
 
 /// Fewer cells than this may always go: so many are removed by hand and by intention.
 pub(super) const FEWEST: usize = 10;
@@ -48,7 +49,9 @@ pub fn unplugged(last: &Registry, next: &Registry) -> Unplugged {
         of: 0,
         first: Vec::new(),
     };
+    let mut steps = Steps::default();
     for cell in last.cells().filter(|cell| is_plugged(cell)) {
+        steps.step();
         unplugged.of += 1;
         let stays = next.cell(cell.name.as_str());
         if stays.is_none_or(|cell| !is_plugged(cell)) {

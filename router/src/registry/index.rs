@@ -13,6 +13,7 @@ use super::name::MachineId;
 use super::parse;
 use super::path::{self, PathFault, PathPrefix};
 use super::problem::{Fault, Flag, Problem};
+use crate::steps;
 
 /// An immutable snapshot of a registry file. Share it as `Arc<Registry>`. The default has no cells.
 ///
@@ -104,6 +105,25 @@ impl Registry {
         faults: &[Fault],
     ) -> Result<(Registry, Vec<Flag>), Vec<Problem>> {
         parse::parse_beside(text, last, faults)
+    }
+
+    /// Lets go of it: of a large one that takes a while, which whoever waits for the core does not have to wait for.
+    pub fn let_go(self) {
+        let Self {
+            cells,
+            names,
+            hosts,
+            wildcards,
+            prefixes,
+            machines,
+            ..
+        } = self;
+        steps::let_go(names);
+        steps::let_go(cells.into_vec());
+        steps::let_go(hosts);
+        steps::let_go(wildcards);
+        steps::let_go(prefixes);
+        steps::let_go(machines);
     }
 
     /// Finds the cell for a raw `Host` or `:authority` value and a path without query.

@@ -2,7 +2,6 @@
 //!
 //! Every part is a slice of the source text, so its place is the difference of two addresses. Each level of a file is
 //! read once more when its parts are taken apart; a million entries never stand in memory side by side.
-//! What is long is read in small steps, with a word to the scheduler between them: see [`Steps`].
 //! It must never know what the file means.
 
 use std::borrow::Cow;
@@ -11,6 +10,8 @@ use std::fmt;
 use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::steps::Steps;
 
 /// What a JSON text is, told by its first character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,11 @@ pub(super) fn members<'t>(
 /// If `json` is not one well-formed array; the items before the fault have then been handed out.
 pub(super) fn items<'t>(json: &'t str, each: impl FnMut(&'t str)) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(json);
-    Items(each).deserialize(&mut reader)?;
+    let items = Items {
+        each,
+        steps: Steps::default(),
+    };
+    items.deserialize(&mut reader)?;
     reader.end()
 }
 
@@ -183,24 +188,6 @@ fn end_of(part: &str, whole: &str) -> usize {
     part.as_ptr().addr() - whole.as_ptr().addr() + part.len()
 }
 
-/// Parts that are read before whoever else wants the core gets it: up to a tenth of a millisecond's worth.
-const AT_ONCE: u32 = 64;
-
-/// Steps of a long piece of work. It gives way after a few of them: a scheduler that is not asked to looks at who waits for a
-/// core every few milliseconds, however urgent that is (in Linux, EEVDF without preemption of the kernel), and a request
-/// would wait so long.
-#[derive(Default)]
-struct Steps(u32);
-
-impl Steps {
-    fn step(&mut self) {
-        self.0 = self.0.wrapping_add(1);
-        if self.0.is_multiple_of(AT_ONCE) {
-            std::thread::yield_now();
-        }
-    }
-}
-
 struct Way<'w, 't> {
     path: &'w [&'w str],
     found: &'w mut Option<&'t str>,
@@ -241,7 +228,10 @@ impl<'t> Visitor<'t> for Way<'_, 't> {
     }
 }
 
-struct Items<F>(F);
+struct Items<F> {
+    each: F,
+    steps: Steps,
+}
 
 impl<'t, F: FnMut(&'t str)> DeserializeSeed<'t> for Items<F> {
     type Value = ();
@@ -260,7 +250,8 @@ impl<'t, F: FnMut(&'t str)> Visitor<'t> for Items<F> {
 
     fn visit_seq<A: SeqAccess<'t>>(mut self, mut seq: A) -> Result<(), A::Error> {
         while let Some(item) = seq.next_element::<&'t RawValue>()? {
-            (self.0)(item.get());
+            (self.each)(item.get());
+            self.steps.step();
         }
         Ok(())
     }

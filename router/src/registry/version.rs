@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use ring::digest::{Context, SHA256};
 
-/// Bytes that are hashed before whoever else wants the core gets it: a tenth of a millisecond's worth.
-const AT_ONCE: usize = 64 << 10;
+use crate::steps;
 
 /// The first 64 bits of the SHA-256 of a registry's text, as 16 hexadecimal digits: two texts are the same if theirs are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,10 +15,7 @@ impl Version {
     /// The version of a text.
     pub fn of(text: &[u8]) -> Self {
         let mut context = Context::new(&SHA256);
-        for (index, part) in text.chunks(AT_ONCE).enumerate() {
-            if index > 0 {
-                std::thread::yield_now();
-            }
+        for part in steps::parts(text) {
             context.update(part);
         }
         let mut first = [0; 8];

@@ -18,6 +18,7 @@ use super::history::{self, Account, History, Record};
 use super::{BY_HAND, By, CUT_OFF, Proposal, Refused, StoreError, said};
 use crate::registry::Version;
 use crate::registry::edit::changes;
+use crate::steps;
 
 /// The end of the name of what is written beside the file.
 const FRESH: &str = ".new";
@@ -38,7 +39,7 @@ impl FileStore {
 
     /// The text as it is.
     pub(super) fn read(&self) -> Result<Vec<u8>, StoreError> {
-        fs::read(&self.file).map_err(|error| StoreError::File(self.file.clone(), error))
+        steps::read(&self.file).map_err(|error| StoreError::File(self.file.clone(), error))
     }
 
     /// Every version, oldest first.

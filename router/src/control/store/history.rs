@@ -4,7 +4,7 @@
 //! was cut off while it was written counts for nothing, and is taken away by the next who writes.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::record::rfc3339;
 use crate::registry::Version;
+use crate::steps;
 
 /// How far a line may be away from one with the whole text: so many lines, or fewer that are as long as it together. Whoever
 /// wants the last text reads no more than that.
@@ -202,20 +203,28 @@ impl Record {
 
     /// The text after this, from the one before it.
     pub(super) fn text(&self, before: &[u8]) -> Option<Vec<u8>> {
-        let text = match &self.body {
-            Body::Whole { text } => text.bytes().to_owned(),
+        let mut text = before.to_vec();
+        self.apply(&mut text)?;
+        (Version::of(&text) == self.version).then_some(text)
+    }
+
+    /// Makes the text after this of the one before it; none where it does not fit that.
+    fn apply(&self, text: &mut Vec<u8>) -> Option<()> {
+        match &self.body {
+            Body::Whole { text: whole } => whole.bytes().clone_into(text),
             Body::Difference {
                 from,
                 removed,
                 inserted,
                 ..
             } => {
-                let head = before.get(..*from)?;
-                let tail = before.get(from.checked_add(*removed)?..)?;
-                [head, inserted.bytes(), tail].concat()
+                let end = from
+                    .checked_add(*removed)
+                    .filter(|end| *end <= text.len())?;
+                drop(text.splice(*from..end, inserted.bytes().iter().copied()));
             }
-        };
-        (Version::of(&text) == self.version).then_some(text)
+        }
+        Some(())
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -225,16 +234,13 @@ impl Record {
 
 /// The step from one text, which is so far `away`, to the next; none where that would be too far.
 fn difference(before: &[u8], after: &[u8], away: u32) -> Option<Body> {
-    let same = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
-        pairs.take_while(|(one, other)| one == other).count()
-    };
     // No difference begins or ends within a character.
     let inside = |byte: Option<&u8>| byte.is_some_and(|byte| byte & 0xC0 == 0x80);
-    let mut head = same(&mut before.iter().zip(after));
+    let mut head = steps::alike(before, after);
     while head > 0 && (inside(before.get(head)) || inside(after.get(head))) {
         head -= 1;
     }
-    let mut tail = same(&mut before[head..].iter().rev().zip(after[head..].iter().rev()));
+    let mut tail = steps::alike_at_end(&before[head..], &after[head..]);
     while tail > 0 && inside(before.get(before.len() - tail)) {
         tail -= 1;
     }
@@ -254,7 +260,7 @@ fn difference(before: &[u8], after: &[u8], away: u32) -> Option<Body> {
 /// # Errors
 /// Those of the system, and a line that is no record, by its number.
 pub fn records(path: &Path) -> io::Result<Vec<Record>> {
-    let text = match std::fs::read(path) {
+    let text = match steps::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -263,26 +269,28 @@ pub fn records(path: &Path) -> io::Result<Vec<Record>> {
 }
 
 fn whole_lines<T: DeserializeOwned>(text: &[u8]) -> io::Result<Vec<T>> {
-    let end = text
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |end| end + 1);
-    let lines = text[..end]
-        .split_inclusive(|byte| *byte == b'\n')
-        .enumerate();
+    let mut begin = 0;
+    let lines = memchr::memchr_iter(b'\n', text).map(|end| {
+        let line = &text[begin..end];
+        begin = end + 1;
+        line
+    });
     let read = |(number, line): (usize, &[u8])| {
-        serde_json::from_slice(line)
+        serde_json::from_reader(steps::Reader::new(line))
             .map_err(|error| io::Error::other(format!("line {} is no record: {error}", number + 1)))
     };
-    lines.map(read).collect()
+    lines.enumerate().map(read).collect()
 }
 
 /// The text after the record of this number; none where the history does not hold together there.
 pub fn text_at(records: &[Record], number: usize) -> Option<Vec<u8>> {
     let whole = records[..=number].iter().rposition(Record::is_whole)?;
-    let mut steps = records[whole..=number].iter();
-    let first = steps.next()?.text(b"")?;
-    steps.try_fold(first, |text, record| record.text(&text))
+    let mut text = Vec::new();
+    for record in &records[whole..=number] {
+        record.apply(&mut text)?;
+    }
+    // Where a step before is not what it was, neither is this.
+    (Version::of(&text) == records[number].version).then_some(text)
 }
 
 /// The steps to a version, gathered from its record back to one with the whole text.
@@ -372,7 +380,7 @@ impl History {
         self.file
             .seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
         let mut tail = Vec::with_capacity(usize::try_from(bytes.min(length)).unwrap_or_default());
-        self.file.read_to_end(&mut tail)?;
+        steps::read_to_end(&mut self.file, &mut tail)?;
         Ok(tail)
     }
 
@@ -390,15 +398,13 @@ impl History {
             let start = if all {
                 0
             } else {
-                tail.iter()
-                    .position(|byte| *byte == b'\n')
-                    .map_or(tail.len(), |end| end + 1)
+                memchr::memchr(b'\n', &tail).map_or(tail.len(), |end| end + 1)
             };
             let records = whole_lines(&tail[start..])?;
             if all || enough(&records) {
                 return Ok(records);
             }
-            back *= 2;
+            back *= 4;
         }
     }
 

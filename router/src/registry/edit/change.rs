@@ -7,6 +7,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::registry::json;
+use crate::steps::Steps;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -82,14 +83,17 @@ fn named<'t>(members: &[(&'t str, &'t str)]) -> Named<'t> {
 
 /// Takes away what two lists begin and end with alike: most of a large registry, of which one cell was edited.
 fn trimmed<'m, T: PartialEq>(mut one: &'m [T], mut other: &'m [T]) -> (&'m [T], &'m [T]) {
+    let mut steps = Steps::default();
     while let ([first, rest @ ..], [same, others @ ..]) = (one, other)
         && first == same
     {
+        steps.step();
         (one, other) = (rest, others);
     }
     while let ([rest @ .., last], [others @ .., same]) = (one, other)
         && last == same
     {
+        steps.step();
         (one, other) = (rest, others);
     }
     (one, other)
