@@ -66,7 +66,7 @@ pub const LANES: [Lane; 8] = [
     Lane::Replay,
     Lane::Get(SMALL),
     Lane::Get(10 * 1024),
-    Lane::Put(3),
+    Lane::Put(2),
     Lane::Put(16),
     Lane::PutChunked(16),
     Lane::Tls,

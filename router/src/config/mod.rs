@@ -179,7 +179,7 @@ pub struct Settings {
     pub pool_size: usize,
     /// From how many bytes on, that are to come at once, a body goes from socket to socket within the kernel instead of
     /// being copied: those of HTTP/1.1 on both sides, without TLS. The default is where it begins to pay.
-    #[arg(long, env = "CELL_ROUTER_SPLICE_FROM", default_value_t = 65_536)]
+    #[arg(long, env = "CELL_ROUTER_SPLICE_FROM", default_value_t = 32_768)]
     pub splice_from: u64,
     /// How long an idle connection to a cell is kept, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_POOL_IDLE_MS", default_value_t = 15_000)]
