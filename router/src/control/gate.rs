@@ -12,7 +12,8 @@ use super::store::{Store, StoreError};
 use super::unplug::{self, Unplugged};
 use crate::live::cells::Cells;
 use crate::live::snapshot::{Publisher, Snapshot};
-use crate::registry::Version;
+use crate::registry::{CellName, Registry, Version};
+use crate::steps::Steps;
 
 /// A little longer than the allocator keeps what is let go of.
 const KEPT: Duration = Duration::from_millis(1100);
@@ -45,6 +46,8 @@ pub(super) struct Gate {
     pub(super) to_be_confirmed: Option<Version>,
     /// Whether it was said that the history cannot be written.
     pub(super) warned: bool,
+    /// Cells that went with the last step, or before it and were still in use.
+    gone: Vec<CellName>,
 }
 
 impl Gate {
@@ -57,6 +60,7 @@ impl Gate {
             max_unplug_percent,
             to_be_confirmed: None,
             warned: false,
+            gone: Vec::new(),
         }
     }
 
@@ -111,11 +115,11 @@ impl Gate {
             })
         });
         match judging.await {
-            Ok(Ok(snapshot)) => {
+            Ok(Ok((snapshot, removed))) => {
                 publisher.publish(snapshot);
                 let current = publisher.current();
                 self.to_be_confirmed = self.to_be_confirmed.filter(|_| current.version == before);
-                cells.retain(|name| current.registry.cell(name.as_str()).is_some());
+                self.forget(removed, &current.registry, cells);
                 self.report(&current, began);
                 true
             }
@@ -132,6 +136,17 @@ impl Gate {
                 false
             }
         }
+    }
+
+    /// Forgets what is kept of cells that are not in the registry any more. Who knew only the registry before may have made it
+    /// anew, so each is looked at again after the next step.
+    fn forget(&mut self, removed: Vec<CellName>, registry: &Registry, cells: &Cells) {
+        self.gone
+            .retain(|name| registry.cell(name.as_str()).is_none() && !cells.forget(name));
+        for name in &removed {
+            cells.forget(name);
+        }
+        self.gone.extend(removed);
     }
 
     /// Lets go of what was in force and is used no more, away from whoever answers requests.
@@ -223,20 +238,31 @@ impl Gate {
     }
 }
 
-/// The snapshot of a text beside what was in force until now, unless it unplugs too much and was not confirmed.
+/// The snapshot of a text beside what was in force until now, and the cells that it has no more; unless it unplugs too much
+/// and was not confirmed.
 fn judge(
     text: &[u8],
     folder: &Path,
     last: &Arc<Snapshot>,
     most: u32,
     confirmed: impl FnOnce(Version) -> bool,
-) -> Result<Snapshot, Refused> {
+) -> Result<(Snapshot, Vec<CellName>), Refused> {
     let next = load(text, folder, Some(last), variable).map_err(Refused::Load)?;
     let unplugged = unplug::unplugged(&last.registry, &next.registry);
     if unplugged.is_over(most) && !confirmed(next.version) {
         return Err(Refused::Unplugs(unplugged, next.version));
     }
-    Ok(next)
+    let removed = removed(&last.registry, &next.registry);
+    Ok((next, removed))
+}
+
+fn removed(last: &Registry, next: &Registry) -> Vec<CellName> {
+    let mut steps = Steps::default();
+    let names = last.cells().map(|cell| &cell.name).filter(|name| {
+        steps.step();
+        next.cell(name.as_str()).is_none()
+    });
+    names.cloned().collect()
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -140,10 +140,11 @@ impl Cells {
         }
     }
 
-    /// Forgets cells that are not in use and that `keep` does not name.
-    pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
+    /// Forgets a cell, unless it is in use; whether nothing is kept of it.
+    pub fn forget(&self, name: &CellName) -> bool {
         self.cells
-            .retain(|name, live| keep(name) || Arc::strong_count(live) > 1);
+            .remove_if(name, |_, live| Arc::strong_count(live) == 1);
+        !self.cells.contains_key(name)
     }
 
     /// A place among the requests that wait, of which there are at most `most`; given back on drop.
@@ -377,6 +378,18 @@ mod tests {
         live.forget_address(after);
         assert_eq!(live.told_address(&placement), None);
         assert!(!live.was_told_since(&placement, before));
+    }
+
+    #[test]
+    fn a_cell_in_use_is_not_forgotten() {
+        let (cells, alice) = (Cells::default(), CellName::parse("alice").unwrap());
+        assert!(cells.forget(&alice));
+        let live = cells.live(&alice);
+        assert!(!cells.forget(&alice));
+        assert!(cells.find("alice").is_some());
+        drop(live);
+        assert!(cells.forget(&alice));
+        assert!(cells.find("alice").is_none());
     }
 
     #[test]
