@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -232,10 +232,21 @@ async fn sweep(pool: Rc<Pool>, log: Rc<AccessLog>, registry: watch::Receiver<Arc
     let mut ticks = tokio::time::interval(pool.lasts().max(Duration::from_secs(1)));
     loop {
         ticks.tick().await;
-        pool.sweep();
+        pool.sweep().await;
         let snapshot = Arc::clone(&registry.borrow());
         let is_there = |name: &CellName| snapshot.registry.cell(name.as_str()).is_some();
-        log.tally().retain(is_there);
-        log.sight().iter().for_each(|sight| sight.retain(is_there));
+        in_turns(|from| log.tally().retain(from, is_there)).await;
+        if let Some(sight) = log.sight() {
+            in_turns(|from| sight.retain(from, is_there)).await;
+        }
+    }
+}
+
+/// Has `look` look at some things from each place on that it names, with requests in between.
+async fn in_turns(mut look: impl FnMut(usize) -> Option<usize>) {
+    let mut place = Some(0);
+    while let Some(from) = place {
+        place = look(from);
+        yield_now().await;
     }
 }

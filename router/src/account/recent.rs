@@ -16,6 +16,8 @@ use crate::registry::CellName;
 pub const KEPT: usize = 16;
 /// Of how many cells each worker keeps some. About 30 MB, where all of them are busy.
 const MOST_CELLS: usize = 10_000;
+/// Cells that are looked at in one go.
+const AT_ONCE: usize = 64;
 /// How much of a path is kept, in bytes.
 const LONGEST_PATH: usize = 256;
 /// How much of a method is kept, in bytes.
@@ -98,12 +100,16 @@ impl Recent {
         ended.cloned().collect()
     }
 
-    /// Forgets the requests of cells that `keep` does not name.
-    pub fn retain(&mut self, keep: impl Fn(&CellName) -> bool) {
-        for ring in self.rings.iter_mut().filter(|ring| !keep(&ring.cell)) {
-            ring.used = false;
-            ring.ended = VecDeque::new();
+    /// Forgets the requests of cells that `keep` does not name, of 64 cells from a place on; where to go on, if there are more.
+    pub fn retain(&mut self, from: usize, keep: impl Fn(&CellName) -> bool) -> Option<usize> {
+        let to = self.rings.len().min(from + AT_ONCE);
+        for ring in &mut self.rings[from..to] {
+            if !keep(&ring.cell) {
+                ring.used = false;
+                ring.ended = VecDeque::new();
+            }
         }
+        (to < self.rings.len()).then_some(to)
     }
 
     fn ring(&mut self, cell: &CellName) -> &mut Ring {
@@ -245,7 +251,7 @@ mod tests {
         let mut recent = Recent::default();
         recent.push(&name("alice"), ended("/hers", 1));
         recent.push(&name("bob"), ended("/b", 1));
-        recent.retain(|cell| cell.as_str() == "bob");
+        assert_eq!(recent.retain(0, |cell| cell.as_str() == "bob"), None);
         recent.push(&name("alice"), ended("/new", 2));
         assert_eq!(paths(&recent, "alice"), "/new");
         assert_eq!(paths(&recent, "bob"), "/b");

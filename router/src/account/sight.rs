@@ -111,9 +111,10 @@ impl Sight {
         }
     }
 
-    /// Forgets the requests of cells that `keep` does not name.
-    pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
-        self.recent.borrow_mut().retain(keep);
+    /// Forgets the requests of cells that `keep` does not name, of some cells from a place on; where to go on, if there are
+    /// more.
+    pub fn retain(&self, from: usize, keep: impl Fn(&CellName) -> bool) -> Option<usize> {
+        self.recent.borrow_mut().retain(from, keep)
     }
 
     /// Answers questions for as long as it is polled. Cancel safe: who has asked is told that nobody answers.

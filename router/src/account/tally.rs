@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 
 use super::record::Blame;
 use crate::live::lock;
@@ -14,6 +16,9 @@ pub const BOUNDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
     600.0,
 ];
+
+/// Cells that are looked at in one go.
+const AT_ONCE: usize = 64;
 
 /// One worker's counts. Its lock is contended only while somebody reads them.
 #[derive(Debug, Default)]
@@ -27,7 +32,7 @@ pub struct Counts {
     /// What else is known of the requests of each lane.
     pub lanes: HashMap<&'static str, Lane>,
     /// Cells to which there were requests, while they are in the registry.
-    pub cells: HashMap<CellName, CellCounts>,
+    pub cells: IndexMap<CellName, CellCounts, RandomState>,
     /// Connections to cells by what they came to: `opened`, `reused`, `failed`.
     pub connections: HashMap<&'static str, u64>,
     /// How long wakes took, by how they ended.
@@ -141,9 +146,20 @@ impl Tally {
         lock(&self.0).wakes.entry(outcome).or_default().add(took);
     }
 
-    /// Forgets the numbers of cells that `keep` does not name. Those of all cells together stay.
-    pub fn retain(&self, keep: impl Fn(&CellName) -> bool) {
-        lock(&self.0).cells.retain(|name, _| keep(name));
+    /// Forgets the numbers of cells that `keep` does not name, of 64 cells from a place on; where to go on, if there are
+    /// more. Those of all cells together stay.
+    pub fn retain(&self, from: usize, keep: impl Fn(&CellName) -> bool) -> Option<usize> {
+        let cells = &mut lock(&self.0).cells;
+        let mut place = from;
+        for _ in 0..AT_ONCE {
+            let (name, _) = cells.get_index(place)?;
+            if keep(name) {
+                place += 1;
+            } else {
+                cells.swap_remove_index(place);
+            }
+        }
+        Some(place)
     }
 
     /// All but the numbers of single cells.
@@ -152,7 +168,7 @@ impl Tally {
         Counts {
             requests: counts.requests.clone(),
             lanes: counts.lanes.clone(),
-            cells: HashMap::default(),
+            cells: IndexMap::default(),
             connections: counts.connections.clone(),
             wakes: counts.wakes.clone(),
         }
@@ -294,8 +310,28 @@ mod tests {
         let mut cell = one.cell("alice").unwrap();
         cell.merge(other.cell("alice").unwrap());
         assert_eq!((cell.requests["stream"], cell.errors["cell"]), (2, 1));
-        one.retain(|_| false);
+        assert_eq!(one.retain(0, |_| false), None);
         assert!(one.cell("alice").is_none());
         assert_eq!(one.totals().requests.len(), 1);
+    }
+
+    #[test]
+    fn cells_are_forgotten_some_at_once() {
+        let tally = Tally::default();
+        let names = (0..3 * AT_ONCE).map(|number| CellName::parse(&format!("c{number}")).unwrap());
+        let names: Vec<_> = names.collect();
+        for name in &names {
+            tally.request(&outcome(name, None));
+        }
+        let keep = |name: &CellName| name.as_str().ends_with('1');
+        let (mut place, mut turns) = (Some(0), 0);
+        while let Some(from) = place {
+            place = tally.retain(from, keep);
+            turns += 1;
+        }
+        assert_eq!(turns, 4);
+        for name in &names {
+            assert_eq!(tally.cell(name.as_str()).is_some(), keep(name), "{name}");
+        }
     }
 }

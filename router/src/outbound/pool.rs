@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{Duration, Instant, Sleep};
 
 use super::channel::{ChannelError, Failed, Message};
@@ -27,6 +27,9 @@ use crate::http1::exchange::{Exchange, ExchangeError, is_interim};
 use crate::http1::head::Framing;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, CellName, Identity, Placement};
+
+/// Connections that are looked at in one go.
+const AT_ONCE: usize = 64;
 
 /// A connection to a cell that nobody else uses. Dropping it closes it.
 pub struct Connection {
@@ -316,17 +319,35 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long or was closed by the cell.
-    pub fn sweep(&self) {
-        let mut idle = self.idle.borrow_mut();
-        for kept in idle.values_mut() {
-            kept.retain_mut(|connection| {
-                connection.is_quiet() && connection.idle_since.elapsed() < self.lasts
-            });
+    /// Closes what has been idle for too long or was closed by the cell. A look is a system call, so requests come in between
+    /// those at many. Cancel safe.
+    pub async fn sweep(&self) {
+        let cells: Vec<_> = self.idle.borrow().keys().cloned().collect();
+        let mut looked = 0;
+        for cell in cells {
+            looked += self.sweep_cell(&cell);
+            if looked >= AT_ONCE {
+                looked = 0;
+                yield_now().await;
+            }
         }
-        idle.retain(|_, kept| !kept.is_empty());
-        drop(idle);
         self.sharing.sweep(self.lasts);
+    }
+
+    /// How many it has looked at.
+    fn sweep_cell(&self, cell: &CellName) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let Some(kept) = idle.get_mut(cell) else {
+            return 0;
+        };
+        let looked = kept.len();
+        kept.retain_mut(|connection| {
+            connection.is_quiet() && connection.idle_since.elapsed() < self.lasts
+        });
+        if kept.is_empty() {
+            idle.remove(cell);
+        }
+        looked
     }
 
     /// How long an idle connection is kept.
