@@ -75,7 +75,8 @@ pub fn alike_at_end(one: &[u8], other: &[u8]) -> usize {
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    let mut text = Vec::new();
+    text.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
     read_to_end(&mut file, &mut text)?;
     Ok(text)
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::{Duration, Instant};
 
 use super::io::Io;
 use super::piece::Piece;
@@ -22,6 +23,42 @@ const COPIED: usize = 2 * 1024;
 /// who does not read, and to be woken for each bit doubles what a large body costs.
 const RUN_AHEAD: u64 = 512 * 1024;
 
+/// Bytes that are taken into a pipe at first, and from whoever takes them slowly on.
+const FIRST: usize = 256 * 1024;
+/// Within so long whoever they go to has taken them, if twice as many may be taken next.
+const QUICK: Duration = Duration::from_millis(500);
+
+/// How many bytes are taken into a pipe at once. To have taken some from one side is all the progress that is seen before they
+/// have gone to the other, and who takes them slowly must not seem to stand still: so many are taken for who is quick only.
+#[derive(Debug)]
+struct Stride {
+    bytes: usize,
+    /// When the last came, until more are asked for.
+    came: Option<Instant>,
+}
+
+impl Stride {
+    const BEGIN: Self = Self {
+        bytes: FIRST,
+        came: None,
+    };
+
+    fn came(&mut self, now: Instant) {
+        self.came = Some(now);
+    }
+
+    fn next(&mut self, now: impl FnOnce() -> Instant) -> usize {
+        if let Some(came) = self.came.take() {
+            self.bytes = if now() - came < QUICK {
+                self.bytes.saturating_mul(2)
+            } else {
+                FIRST
+            };
+        }
+        self.bytes
+    }
+}
+
 /// One side of the router: a client's socket or a cell's.
 pub struct Buffered {
     io: Box<dyn Io>,
@@ -35,6 +72,7 @@ pub struct Buffered {
     written: u64,
     /// From how many bytes on what is read of a body in this turn stays in the kernel.
     piped: u64,
+    stride: Stride,
     /// The kernel may take more to send in this turn.
     ahead: bool,
     /// A write was told that the other end has reset the connection.
@@ -58,6 +96,7 @@ impl Buffered {
             after: b"",
             written: 0,
             piped: u64::MAX,
+            stride: Stride::BEGIN,
             ahead: false,
             reset: false,
         }
@@ -67,6 +106,7 @@ impl Buffered {
     pub fn begin(&mut self) {
         self.written = 0;
         self.piped = u64::MAX;
+        self.stride = Stride::BEGIN;
         if std::mem::take(&mut self.ahead) {
             self.io.run_ahead(false);
         }
@@ -143,7 +183,9 @@ impl Buffered {
         context: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<Option<Piece>>> {
+        let most = most.min(self.stride.next(Instant::now));
         let piped = ready!(self.io.poll_read_piped(context, most))?;
+        self.stride.came(Instant::now());
         Poll::Ready(match piped.is_empty() {
             false => Ok(Some(piped.into())),
             true => self.ended().map(|()| None),
@@ -332,5 +374,31 @@ impl AsyncWrite for Switched {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.get_mut().io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_taken_at_once_for_who_is_quick_only() {
+        let mut stride = Stride::BEGIN;
+        let began = Instant::now();
+        assert_eq!(stride.next(|| began), FIRST);
+        // Nothing has come yet.
+        assert_eq!(stride.next(|| began + 2 * QUICK), FIRST);
+        let mut now = began;
+        for (took, next) in [
+            (QUICK / 2, 2 * FIRST),
+            (QUICK / 2, 4 * FIRST),
+            (QUICK, FIRST),
+            (QUICK / 2, 2 * FIRST),
+        ] {
+            stride.came(now);
+            now += took;
+            assert_eq!(stride.next(|| now), next);
+            assert_eq!(stride.next(|| now + 2 * QUICK), next, "asked once more");
+        }
     }
 }

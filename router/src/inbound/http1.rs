@@ -283,6 +283,9 @@ where
         }
         write.extend_from_slice(b"\r\n");
     });
+    // They may be parts of a buffer that was lent, and a body may take for ever.
+    drop(parts);
+    drop(as_is);
     let mut body = pin!(body);
     if switches {
         return match poll_fn(|context| connection.poll_flush(context)).await {

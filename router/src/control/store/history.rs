@@ -379,7 +379,8 @@ impl History {
         let length = self.file.metadata()?.len();
         self.file
             .seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-        let mut tail = Vec::with_capacity(usize::try_from(bytes.min(length)).unwrap_or_default());
+        let mut tail = Vec::new();
+        tail.try_reserve_exact(usize::try_from(bytes.min(length)).unwrap_or(usize::MAX))?;
         steps::read_to_end(&mut self.file, &mut tail)?;
         Ok(tail)
     }
