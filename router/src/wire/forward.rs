@@ -43,7 +43,9 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
         sign_in::tell(&mut head.headers, sign_in, signed_in);
     }
     let authority = with.introduction.authority;
-    if head.headers.get(header::HOST) != Some(authority) {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let only = hosts.next() == Some(authority) && hosts.next().is_none();
+    if !only {
         head.headers.insert(header::HOST, authority.clone());
     }
     enter_via(&mut lines, came_as, with.pseudonym);
@@ -204,6 +206,25 @@ mod tests {
         assert_eq!(head.headers["te"], "trailers");
         assert_eq!(head.headers["via"], "2 cell-router-1");
         assert_eq!(head.headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn a_cell_hears_of_one_host() {
+        let (right, wrong) = ("alice.example.com:80", "bob.example.com");
+        for said in [
+            &[][..],
+            &[right],
+            &[wrong],
+            &[right, wrong],
+            &[wrong, right],
+        ] {
+            let request = said.iter().fold(http::Request::get("/"), |request, host| {
+                request.header(header::HOST, *host)
+            });
+            let head = rewritten(request, None);
+            let hosts: Vec<_> = head.headers.get_all(header::HOST).iter().collect();
+            assert_eq!(hosts, [right], "{said:?}");
+        }
     }
 
     #[test]
