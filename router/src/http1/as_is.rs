@@ -50,7 +50,7 @@ impl AsIs {
             let (name, value) = text.split_at_checked(memchr::memchr(b':', text)?)?;
             let value = value.get(1..)?;
             let clean = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-            let token = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
+            let token = !name.is_empty() && name.iter().all(|byte| strict::is_token(*byte));
             if !token || !value.iter().all(clean) {
                 return None;
             }
@@ -96,11 +96,6 @@ impl AsIs {
         }
         Some(false)
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// An answer's body whose head may have lines that are passed on as they are.

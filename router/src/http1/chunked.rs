@@ -4,6 +4,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::HeaderMap;
 
 use super::head::{self, Fault};
+use crate::wire::strict;
 
 /// The most bytes of a chunk's size and extensions. No extension is known that anybody uses; they are read and left.
 const MAX_SIZE_LINE: usize = 256;
@@ -258,10 +259,9 @@ fn without_blanks(text: &[u8]) -> &[u8] {
 
 /// What follows the token at the front, if there is one (RFC 9110 section 5.6.2).
 fn token(text: &[u8]) -> Option<&[u8]> {
-    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let end = text
         .iter()
-        .position(|byte| !part(byte))
+        .position(|byte| !strict::is_token(*byte))
         .unwrap_or(text.len());
     (end > 0).then(|| &text[end..])
 }

@@ -161,6 +161,11 @@ pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     Ok(Some(length))
 }
 
+/// Whether a byte may be part of a token (RFC 9110 section 5.6.2).
+pub fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// A number of nothing but digits.
 pub fn digits(text: &[u8]) -> Option<u64> {
     let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
