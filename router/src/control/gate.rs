@@ -268,3 +268,34 @@ fn removed(last: &Registry, next: &Registry) -> Vec<CellName> {
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(cells: &str) -> Registry {
+        let text = format!(r#"{{"version": 1, "cells": {{{cells}}}}}"#);
+        Registry::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_cell_that_went_is_forgotten_also_where_it_was_made_anew() {
+        let (with, without) = (registry(r#""alice": {"address": "h:1"}"#), registry(""));
+        let mut gate = Gate::new(PathBuf::from("registry.json"), PathBuf::new(), 20);
+        let (cells, alice) = (Cells::default(), CellName::parse("alice").unwrap());
+        let removed = removed(&with, &without);
+        assert_eq!(removed, std::slice::from_ref(&alice));
+        drop(cells.live(&alice));
+        gate.forget(removed.clone(), &without, &cells);
+        assert!(cells.find("alice").is_none());
+        // By who had not heard of the step yet.
+        drop(cells.live(&alice));
+        gate.forget(Vec::new(), &without, &cells);
+        assert!(cells.find("alice").is_none());
+        // It is there again.
+        gate.forget(removed, &without, &cells);
+        drop(cells.live(&alice));
+        gate.forget(Vec::new(), &with, &cells);
+        assert!(cells.find("alice").is_some());
+    }
+}
