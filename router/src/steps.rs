@@ -9,14 +9,14 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// Steps, of a microsecond or two each, that are taken together.
-const AT_ONCE: u32 = 64;
+pub const AT_ONCE: usize = 64;
 
 /// Bytes that are looked at together: a tenth of a millisecond's worth.
 const BYTES: usize = 64 << 10;
 
 /// The steps of one piece of work.
 #[derive(Debug, Default)]
-pub struct Steps(u32);
+pub struct Steps(usize);
 
 impl Steps {
     /// After one more small step.

@@ -232,7 +232,7 @@ async fn sweep(pool: Rc<Pool>, log: Rc<AccessLog>, registry: watch::Receiver<Arc
     let mut ticks = tokio::time::interval(pool.lasts().max(Duration::from_secs(1)));
     loop {
         ticks.tick().await;
-        pool.sweep().await;
+        in_turns(|from| pool.sweep(from)).await;
         let snapshot = Arc::clone(&registry.borrow());
         let is_there = |name: &CellName| snapshot.registry.cell(name.as_str()).is_some();
         in_turns(|from| log.tally().retain(from, is_there)).await;

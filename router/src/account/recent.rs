@@ -11,13 +11,12 @@ use http::Method;
 
 use super::record::Blame;
 use crate::registry::CellName;
+use crate::steps::AT_ONCE;
 
 /// How many of a cell's last requests are kept.
 pub const KEPT: usize = 16;
 /// Of how many cells each worker keeps some. About 30 MB, where all of them are busy.
 const MOST_CELLS: usize = 10_000;
-/// Cells that are looked at in one go.
-const AT_ONCE: usize = 64;
 /// How much of a path is kept, in bytes.
 const LONGEST_PATH: usize = 256;
 /// How much of a method is kept, in bytes.
@@ -100,7 +99,7 @@ impl Recent {
         ended.cloned().collect()
     }
 
-    /// Forgets the requests of cells that `keep` does not name, of 64 cells from a place on; where to go on, if there are more.
+    /// Forgets the requests of cells that `keep` does not name, of a few cells from a place on; where to go on, if there are more.
     pub fn retain(&mut self, from: usize, keep: impl Fn(&CellName) -> bool) -> Option<usize> {
         let to = self.rings.len().min(from + AT_ONCE);
         for ring in &mut self.rings[from..to] {

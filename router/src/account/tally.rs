@@ -10,15 +10,13 @@ use indexmap::IndexMap;
 use super::record::Blame;
 use crate::live::lock;
 use crate::registry::CellName;
+use crate::steps::AT_ONCE;
 
 /// Upper bounds of a histogram's buckets, in seconds: from what the router needs by itself to what an upload takes.
 pub const BOUNDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
     600.0,
 ];
-
-/// Cells that are looked at in one go.
-const AT_ONCE: usize = 64;
 
 /// One worker's counts. Its lock is contended only while somebody reads them.
 #[derive(Debug, Default)]
@@ -146,7 +144,7 @@ impl Tally {
         lock(&self.0).wakes.entry(outcome).or_default().add(took);
     }
 
-    /// Forgets the numbers of cells that `keep` does not name, of 64 cells from a place on; where to go on, if there are
+    /// Forgets the numbers of cells that `keep` does not name, of a few cells from a place on; where to go on, if there are
     /// more. Those of all cells together stay.
     pub fn retain(&self, from: usize, keep: impl Fn(&CellName) -> bool) -> Option<usize> {
         let cells = &mut lock(&self.0).cells;

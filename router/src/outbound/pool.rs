@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
-use tokio::task::{AbortHandle, spawn_local, yield_now};
+use indexmap::IndexMap;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Duration, Instant, Sleep};
 
 use super::channel::{ChannelError, Failed, Message};
@@ -27,9 +28,7 @@ use crate::http1::exchange::{Exchange, ExchangeError, is_interim};
 use crate::http1::head::Framing;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, CellName, Identity, Placement};
-
-/// Connections that are looked at in one go.
-const AT_ONCE: usize = 64;
+use crate::steps::AT_ONCE;
 
 /// A connection to a cell that nobody else uses. Dropping it closes it.
 pub struct Connection {
@@ -261,7 +260,7 @@ pub struct Pool {
         clippy::vec_box,
         reason = "what is moved from the pool through a request and back is a pointer"
     )]
-    idle: RefCell<HashMap<CellName, Vec<Box<Connection>>>>,
+    idle: RefCell<IndexMap<CellName, Vec<Box<Connection>>, RandomState>>,
     /// Those that are shared.
     pub sharing: Rc<Sharing>,
     most: usize,
@@ -319,35 +318,27 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long or was closed by the cell. A look is a system call, so requests come in between
-    /// those at many. Cancel safe.
-    pub async fn sweep(&self) {
-        let cells: Vec<_> = self.idle.borrow().keys().cloned().collect();
-        let mut looked = 0;
-        for cell in cells {
-            looked += self.sweep_cell(&cell);
-            if looked >= AT_ONCE {
-                looked = 0;
-                yield_now().await;
+    /// Closes what has been idle for too long or was closed by the cell, of some cells from a place on; where to go on, if
+    /// there are more. A look is a system call.
+    pub fn sweep(&self, from: usize) -> Option<usize> {
+        let mut idle = self.idle.borrow_mut();
+        let (mut place, mut looked) = (from, 0);
+        while looked < AT_ONCE {
+            let Some((_, kept)) = idle.get_index_mut(place) else {
+                self.sharing.sweep(self.lasts);
+                return None;
+            };
+            looked += kept.len().max(1);
+            kept.retain_mut(|connection| {
+                connection.is_quiet() && connection.idle_since.elapsed() < self.lasts
+            });
+            if kept.is_empty() {
+                idle.swap_remove_index(place);
+            } else {
+                place += 1;
             }
         }
-        self.sharing.sweep(self.lasts);
-    }
-
-    /// How many it has looked at.
-    fn sweep_cell(&self, cell: &CellName) -> usize {
-        let mut idle = self.idle.borrow_mut();
-        let Some(kept) = idle.get_mut(cell) else {
-            return 0;
-        };
-        let looked = kept.len();
-        kept.retain_mut(|connection| {
-            connection.is_quiet() && connection.idle_since.elapsed() < self.lasts
-        });
-        if kept.is_empty() {
-            idle.remove(cell);
-        }
-        looked
+        Some(place)
     }
 
     /// How long an idle connection is kept.
