@@ -346,3 +346,53 @@ impl Pool {
         self.lasts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn what_cells_closed_goes_some_at_a_time_and_the_rest_stays() {
+        const CELLS: usize = 2 * AT_ONCE + 10;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let entry = |n| {
+            (
+                format!("c{n}"),
+                serde_json::json!({ "address": address, "identity": "none" }),
+            )
+        };
+        let cells: serde_json::Map<_, _> = (0..CELLS).map(entry).collect();
+        let text = serde_json::json!({ "version": 1, "cells": cells }).to_string();
+        let registry = Registry::parse(text.as_bytes()).unwrap();
+        let pool = Pool::new(1, Duration::from_secs(3600));
+        let (mut open, mut ends) = (Vec::new(), Vec::new());
+        for n in 0..CELLS {
+            let cell = registry.cell(&format!("c{n}")).unwrap();
+            let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (near, (far, _)) = (near.unwrap(), far.unwrap());
+            // The last ones too, which come to the places of those that go.
+            if n % 3 == 0 || n > CELLS - 5 {
+                drop(far);
+                near.readable().await.unwrap();
+            } else {
+                ends.push(far);
+                open.push(cell.name.clone());
+            }
+            let connection = Connection::open(Rc::clone(&pool), near.into(), address, cell, None);
+            connection.release(Instant::now());
+        }
+        let (mut from, mut times) = (Some(0), 0);
+        while let Some(place) = from {
+            from = pool.sweep(place);
+            times += 1;
+        }
+        assert_eq!(times, CELLS.div_ceil(AT_ONCE));
+        let mut kept: Vec<_> = pool.idle.borrow().keys().cloned().collect();
+        kept.sort();
+        open.sort();
+        assert_eq!(kept, open);
+    }
+}
