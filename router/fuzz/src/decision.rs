@@ -9,6 +9,7 @@ use cell_router::decision::{
     resolve,
 };
 use cell_router::registry::Registry;
+use cell_router::wire::sieve::Fields;
 use http::Method;
 use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use serde_json::json;
@@ -80,7 +81,7 @@ pub fn holds(data: &[u8]) {
         names_another_path: false,
         without_file: false,
         looped: choices.flag(),
-        headers: &headers,
+        fields: Fields::of(&headers),
         replay_max_bytes: 1_000_000,
         https_at: choices.flag().then_some(443),
     };

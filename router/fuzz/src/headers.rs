@@ -8,6 +8,7 @@ use cell_router::wire::accept::Form;
 use cell_router::wire::forward::{Rewrite, rewrite, unsteer};
 use cell_router::wire::hop_by_hop;
 use cell_router::wire::identity::{self, Introduction, Peer};
+use cell_router::wire::sieve::Fields;
 use cell_router::wire::trace::TraceParent;
 use cell_router::wire::visitor::{NO_VISITORS, is_navigation, is_visitor};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -55,7 +56,7 @@ const STEERING: [&str; 4] = [
     "fly-replay-cache-ttl-secs",
 ];
 
-type Fields = BTreeMap<String, Vec<Vec<u8>>>;
+type Lines = BTreeMap<String, Vec<Vec<u8>>>;
 
 /// What must hold for header lines, whoever sends them.
 pub fn holds(data: &[u8]) {
@@ -87,8 +88,8 @@ fn read(data: &[u8]) -> HeaderMap {
     headers
 }
 
-fn fields(headers: &HeaderMap) -> Fields {
-    let mut fields = Fields::new();
+fn fields(headers: &HeaderMap) -> Lines {
+    let mut fields = Lines::new();
     for (name, value) in headers {
         let values = fields.entry(name.as_str().to_owned()).or_default();
         values.push(value.as_bytes().to_vec());
@@ -97,7 +98,7 @@ fn fields(headers: &HeaderMap) -> Fields {
 }
 
 /// The items of a comma-separated field, over all its lines, in lower case.
-fn list(fields: &Fields, name: &str) -> Vec<Vec<u8>> {
+fn list(fields: &Lines, name: &str) -> Vec<Vec<u8>> {
     let lines = fields.get(name).into_iter().flatten();
     lines
         .flat_map(|line| line.split(|byte| *byte == b','))
@@ -123,8 +124,8 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
         tls: false,
     };
     if !trusted {
-        assert_eq!(identity::client_ip(headers, peer), peer.ip);
-        assert_eq!(identity::request_id(headers, peer), None);
+        assert_eq!(identity::client_ip(Fields::of(headers), peer), peer.ip);
+        assert_eq!(identity::request_id(Fields::of(headers), peer), None);
     }
     let modern = version == Version::HTTP_11;
     let upgrade = modern.then(|| hop_by_hop::upgrade(headers)).flatten();
@@ -163,12 +164,12 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
 
 /// What the cell is to get, by the rules one after the other.
 fn forwarded(
-    before: &Fields,
+    before: &Lines,
     version: Version,
     trusted: bool,
     prefix: Option<&str>,
     upgrade: Option<&HeaderValue>,
-) -> Fields {
+) -> Lines {
     let named = list(before, "connection");
     let mut after = before.clone();
     after.retain(|name, _| {
@@ -197,7 +198,7 @@ fn forwarded(
     let mut passed = after.remove("x-forwarded-for").unwrap_or_default();
     passed.push(b"192.0.2.7".to_vec());
     after.insert("x-forwarded-for".to_owned(), vec![passed.join(&b", "[..])]);
-    let default = |name: &str, value: &[u8], after: &mut Fields| {
+    let default = |name: &str, value: &[u8], after: &mut Lines| {
         after
             .entry(name.to_owned())
             .or_insert_with(|| vec![value.to_vec()]);
@@ -288,10 +289,11 @@ fn visitor(headers: &HeaderMap) {
         .iter()
         .any(|name| says(name, "prefetch"));
     let robot = NO_VISITORS.iter().any(|word| says("user-agent", word));
-    assert_eq!(is_visitor(headers), !ahead && !robot);
-    let form = Form::wanted(headers);
-    assert!(!is_navigation(&Method::POST, headers, form));
-    if is_navigation(&Method::GET, headers, form) {
+    let fields = Fields::of(headers);
+    assert_eq!(is_visitor(fields), !ahead && !robot);
+    let form = Form::wanted(fields);
+    assert!(!is_navigation(&Method::POST, fields, form));
+    if is_navigation(&Method::GET, fields, form) {
         assert!(form == Form::Html && !headers.contains_key("upgrade"));
     }
 }
@@ -299,7 +301,7 @@ fn visitor(headers: &HeaderMap) {
 /// W3C Trace Context section 3.2, part by part: what is taken for a trace is one, and is told as it was said.
 fn trace(headers: &HeaderMap) {
     let lines: Vec<_> = headers.get_all("traceparent").iter().collect();
-    let read = TraceParent::of(headers);
+    let read = TraceParent::of(Fields::of(headers));
     let ([line], Some(read)) = (&lines[..], read) else {
         assert_eq!(read, None, "none or several");
         assert!(lines.len() != 1 || !is_traceparent(lines[0].as_bytes()));
@@ -331,7 +333,7 @@ fn is_traceparent(line: &[u8]) -> bool {
 }
 
 /// As text that a failed comparison can be read in.
-fn shown(fields: &Fields) -> Vec<String> {
+fn shown(fields: &Lines) -> Vec<String> {
     let lines = fields.iter().flat_map(|(name, values)| {
         values
             .iter()

@@ -1,10 +1,10 @@
 //! What a decision needs to know of a request, read from its head.
 
-use http::header::{self, HeaderMap};
+use http::header;
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::wire::sieve::Sieve;
+use crate::wire::sieve::Fields;
 use crate::wire::{fly, sign_in, visitor};
 
 /// The port that https is at unless an address names another (RFC 9110 section 4.2.2).
@@ -88,7 +88,7 @@ pub struct Facts<'a> {
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
     /// All header fields: what matters to few cells is looked for only there.
-    pub headers: &'a HeaderMap,
+    pub fields: Fields<'a>,
 }
 
 /// What does not come from the request's head.
@@ -124,7 +124,7 @@ impl<'a> Facts<'a> {
             // `OPTIONS http://host` has an empty path, which means `*` (RFC 9112 section 3.2.4).
             _ => return Err(Malformed::Target),
         };
-        let names = Sieve::of(&parts.headers);
+        let fields = Fields::of(&parts.headers);
         Ok(Self {
             method: &parts.method,
             authority,
@@ -132,14 +132,14 @@ impl<'a> Facts<'a> {
             body,
             through_edge: surroundings.through_edge,
             https_at: surroundings.https_at,
-            replay_failed: names.has(&parts.headers, &fly::FLY_REPLAY_FAILED),
+            replay_failed: fields.has(&fly::FLY_REPLAY_FAILED),
             replayed_by_us: false,
             signed_in: false,
             without_file: false,
             names_another_path: sign_in::names_another_path(&parts.headers),
-            looped: names.passes(&header::VIA) && passed(&parts.headers, surroundings.pseudonym),
+            looped: passed(fields, surroundings.pseudonym),
             replay_max_bytes: surroundings.replay_max_bytes,
-            headers: &parts.headers,
+            fields,
         })
     }
 
@@ -160,7 +160,7 @@ impl<'a> Facts<'a> {
 
     /// Whether a visitor may have sent it, and not a crawler, a health check, or a browser ahead of its user.
     pub fn is_visitor(&self) -> bool {
-        visitor::is_visitor(self.headers)
+        visitor::is_visitor(self.fields)
     }
 
     /// The path, without the query.
@@ -196,10 +196,9 @@ fn authority(parts: &Parts) -> Result<&str, Malformed> {
     }
 }
 
-fn passed(headers: &HeaderMap, pseudonym: &str) -> bool {
-    headers
-        .get_all(header::VIA)
-        .iter()
+fn passed(fields: Fields<'_>, pseudonym: &str) -> bool {
+    fields
+        .all(&header::VIA)
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|hop| {
             let words = hop.split(u8::is_ascii_whitespace);

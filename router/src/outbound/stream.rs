@@ -218,7 +218,6 @@ impl Upstream {
             drop(channel);
             channel = Box::pin(self.fresh(&to, record)).await?;
         };
-        record.progress();
         to.live.breaker.answered(&to.cell);
         if takes_pipes {
             response.body().pipe(self.splice_from);

@@ -90,6 +90,9 @@ impl HostName {
     /// # Errors
     /// If the value is not `host [":" port]` of RFC 9110 section 7.2; a port may be empty (RFC 3986 section 3.2.3).
     pub fn normalise(raw: &str) -> Result<Cow<'_, str>, HostFault> {
+        if is_normal(raw) {
+            return Ok(Cow::Borrowed(raw));
+        }
         let host = if raw.starts_with('[') {
             literal(raw)?
         } else {
@@ -190,6 +193,19 @@ fn literal(raw: &str) -> Result<&str, HostFault> {
         None => return Err(HostFault::Literal),
     }
     Ok(host)
+}
+
+/// Whether a name is there already, as most are: in lower case, without port, without a dot at its end.
+fn is_normal(raw: &str) -> bool {
+    let mut before = b'.';
+    let mut fits = raw.len() <= HOST_MAX;
+    // Looked at to its end: nothing is to be said of what does not fit.
+    for byte in raw.bytes() {
+        let label = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        fits &= label | ((byte == b'.') & (before != b'.'));
+        before = byte;
+    }
+    fits && before != b'.'
 }
 
 /// The host of `host` or `host:port`, without one dot at its end.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 pub use self::sign_in::not_signed_in;
@@ -22,6 +21,7 @@ use crate::live::pages::{Pages, Slot};
 use crate::outbound::StreamError;
 use crate::registry::Placement;
 use crate::wire::accept::Form;
+use crate::wire::sieve::Fields;
 use crate::wire::strict::Fault;
 use crate::wire::{X_REQUEST_ID, fly, visitor};
 
@@ -620,13 +620,13 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// Whoever sent this head, and a body or none.
-    pub fn of(head: &Parts, without_body: bool) -> Self {
-        let form = Form::wanted(&head.headers);
-        let navigates = visitor::is_navigation(&head.method, &head.headers, form);
+    /// Whoever sent this, and a body or none.
+    pub fn of(method: &Method, fields: Fields<'_>, without_body: bool) -> Self {
+        let form = Form::wanted(fields);
+        let navigates = visitor::is_navigation(method, fields, form);
         Self {
             form,
-            head_only: head.method == Method::HEAD,
+            head_only: *method == Method::HEAD,
             navigates: without_body && navigates,
         }
     }

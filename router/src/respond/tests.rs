@@ -23,10 +23,9 @@ const ANSWERS: [Answer; 14] = [
 ];
 
 fn audience(method: &str, accept: &'static str) -> Audience {
-    let request = http::Request::builder()
-        .method(method)
-        .header("accept", accept);
-    Audience::of(&request.body(()).unwrap().into_parts().0, true)
+    let accept = [(header::ACCEPT, HeaderValue::from_static(accept))];
+    let headers = accept.into_iter().collect();
+    Audience::of(&method.parse().unwrap(), Fields::of(&headers), true)
 }
 
 fn words(what: Answer, audience: Audience, pages: Option<&Pages>) -> Words {

@@ -34,6 +34,7 @@ use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
 use crate::wire::lines::Lines;
+use crate::wire::sieve::Fields;
 use crate::wire::sign_in::SignedIn;
 use crate::wire::signature::{Bound, Keys};
 use crate::wire::strict::Fault;
@@ -117,10 +118,11 @@ impl Service {
     /// Answers one request. Cancelling it (the client left) ends all that was done for it.
     pub async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (mut head, body) = request.into_parts();
-        let id = identity::request_id(&head.headers, peer).unwrap_or_else(|| self.ids.next());
-        let record = Record::open(Rc::clone(&self.log), opening(&head, peer, id));
-        record.trace(|| !identity::plain_http(&head.headers, peer));
-        let audience = Audience::of(&head, body.is_end_stream());
+        let fields = Fields::of(&head.headers);
+        let id = identity::request_id(fields, peer).unwrap_or_else(|| self.ids.next());
+        let record = Record::open(Rc::clone(&self.log), opening(&head, fields, peer, id));
+        record.trace(|| !identity::plain_http(fields, peer));
+        let audience = Audience::of(&head.method, fields, body.is_end_stream());
         if !body.is_end_stream() {
             record.expects(body.size_hint().exact());
         }
@@ -218,7 +220,7 @@ impl Service {
             https_at: self
                 .config
                 .https_redirect
-                .filter(|_| identity::plain_http(&head.headers, peer)),
+                .filter(|_| identity::plain_http(Fields::of(&head.headers), peer)),
             replay_max_bytes: self.config.replay_max_bytes,
             pseudonym: &self.config.pseudonym,
         };
@@ -331,7 +333,7 @@ impl Service {
         let shelf = || Shelf::of(&snapshot, &found, facts);
         let without_file = known.without_file.as_ref();
         let facts = Facts {
-            replayed_by_us: replayed_by_us(head, facts, &found, keys),
+            replayed_by_us: replayed_by_us(facts, &found, keys),
             signed_in: pass.is_some(),
             without_file: without_file
                 .is_some_and(|looked| shelf().is_some_and(|shelf| looked.is(&shelf))),
@@ -546,10 +548,9 @@ fn refuse(
     respond::answer(answer, sheet)
 }
 
-fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
-    let host = head
-        .headers
-        .get(http::header::HOST)
+fn opening<'h>(head: &'h Parts, fields: Fields<'h>, peer: Peer, id: HeaderValue) -> Opening<'h> {
+    let host = fields
+        .get(&http::header::HOST)
         .and_then(|host| host.to_str().ok());
     let host = head
         .uri
@@ -559,12 +560,12 @@ fn opening(head: &Parts, peer: Peer, id: HeaderValue) -> Opening<'_> {
         .unwrap_or_default();
     Opening {
         id,
-        client: identity::client_ip(&head.headers, peer),
+        client: identity::client_ip(fields, peer),
         version: head.version,
         method: &head.method,
         host,
         path: head.uri.path(),
-        parent: TraceParent::of(&head.headers),
+        parent: TraceParent::of(fields),
     }
 }
 
@@ -586,15 +587,10 @@ fn authority_of(head: &Parts) -> HeaderValue {
 }
 
 /// Whether the request carries our own proof that we replayed it to this cell before.
-fn replayed_by_us(
-    head: &Parts,
-    facts: &Facts<'_>,
-    found: &Found<'_>,
-    keys: Option<&Arc<Keys>>,
-) -> bool {
-    let source = head
-        .headers
-        .get(fly::FLY_REPLAY_SRC)
+fn replayed_by_us(facts: &Facts<'_>, found: &Found<'_>, keys: Option<&Arc<Keys>>) -> bool {
+    let source = facts
+        .fields
+        .get(&fly::FLY_REPLAY_SRC)
         .and_then(|value| value.to_str().ok());
     let (Some(state), Some(keys)) = (source.and_then(fly::replay_src_state), keys) else {
         return false;
@@ -660,30 +656,39 @@ fn sign(keys: &Keys, cell: &str, method: &str, authority: &str, target: &str) ->
 /// Request ids: a part of the worker's own, and a count.
 #[derive(Debug)]
 pub struct Ids {
-    worker: u64,
+    /// In sixteen digits, with a hyphen.
+    worker: [u8; 17],
     count: std::cell::Cell<u64>,
 }
 
 impl Default for Ids {
     fn default() -> Self {
-        Self {
-            worker: crate::config::seed(),
-            count: std::cell::Cell::new(0),
-        }
+        Self::from(crate::config::seed(), 0)
     }
 }
 
 impl Ids {
+    fn from(worker: u64, count: u64) -> Self {
+        let mut own = [b'-'; 17];
+        HEXLOWER.encode_mut(&worker.to_be_bytes(), &mut own[..16]);
+        Self {
+            worker: own,
+            count: std::cell::Cell::new(count),
+        }
+    }
+
     fn next(&self) -> HeaderValue {
         let count = self.count.get();
         self.count.set(count + 1);
-        let mut id = [b'-'; 33];
-        HEXLOWER.encode_mut(&self.worker.to_be_bytes(), &mut id[..16]);
-        HEXLOWER.encode_mut(&count.to_be_bytes(), &mut id[17..]);
-        // The count is written as numbers are.
-        let zeros = count.leading_zeros().min(60) as usize / 4;
-        id.copy_within(17 + zeros.., 17);
-        HeaderValue::from_bytes(&id[..33 - zeros]).expect("hexadecimal digits are a header value")
+        let mut id = [0; 33];
+        id[..17].copy_from_slice(&self.worker);
+        let digits = (u64::BITS - count.leading_zeros()).max(1).div_ceil(4) as usize;
+        let mut left = count;
+        for digit in id[17..17 + digits].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[left as usize % 16];
+            left /= 16;
+        }
+        HeaderValue::from_bytes(&id[..17 + digits]).expect("hexadecimal digits are a header value")
     }
 }
 
@@ -694,10 +699,7 @@ mod tests {
     #[test]
     fn an_id_is_the_workers_and_a_count() {
         for count in [0, 9, 16, 0xabc, u64::MAX - 2] {
-            let ids = Ids {
-                worker: 0xfeed,
-                count: std::cell::Cell::new(count),
-            };
+            let ids = Ids::from(0xfeed, count);
             assert_eq!(ids.next(), format!("000000000000feed-{count:x}"));
             assert_eq!(ids.next(), format!("000000000000feed-{:x}", count + 1));
         }

@@ -11,6 +11,7 @@ use crate::outbound::sign_in::{Refused, Unavailable};
 use crate::registry::{Cell, CellName, SignIn, SignInBy};
 use crate::respond::{self, Audience, Failure, Sheet};
 use crate::wire::identity::{self, Introduction, Peer};
+use crate::wire::sieve::Fields;
 use crate::wire::sign_in::{SignedIn, question};
 
 /// What a request has to pass.
@@ -54,7 +55,7 @@ impl Service {
         } = check;
         let passed = match &sign_in.by {
             SignInBy::Basic { .. } => {
-                let client = identity::client_ip(&head.headers, peer);
+                let client = identity::client_ip(Fields::of(&head.headers), peer);
                 let headers = &head.headers;
                 self.gate
                     .by_password(headers, client, passwords.as_ref())

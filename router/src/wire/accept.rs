@@ -1,6 +1,8 @@
 //! In which form a client wants to be answered (RFC 9110 section 12.5.1).
 
-use http::header::{self, HeaderMap};
+use http::header;
+
+use super::sieve::Fields;
 
 /// A form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +39,13 @@ struct Wish {
 impl Form {
     /// The form that `Accept` weighs most; of equal ones the one that is named, and of those the first; plain text where
     /// none is wanted, and for whoever takes anything.
-    pub fn wanted(request: &HeaderMap) -> Self {
-        let lines = request.get_all(header::ACCEPT);
+    pub fn wanted(request: Fields<'_>) -> Self {
+        let lines = || request.all(&header::ACCEPT);
         // So say most programs, if they say anything.
-        if lines.iter().all(|line| line == "*/*") {
+        if lines().all(|line| line == "*/*") {
             return Self::Text;
         }
-        let ranges: Vec<_> = lines
-            .iter()
+        let ranges: Vec<_> = lines()
             .filter_map(|line| line.to_str().ok())
             .flat_map(|line| line.split(','))
             .map(range)
@@ -108,7 +109,7 @@ mod tests {
             $(#[test] fn $name() {
                 let lines: &[&'static str] = &$lines;
                 let headers = lines.iter().map(|line| (header::ACCEPT, line.parse().unwrap()));
-                assert_eq!(Form::wanted(&headers.collect()), Form::$form);
+                assert_eq!(Form::wanted(Fields::of(&headers.collect())), Form::$form);
             })*
         };
     }

@@ -53,6 +53,10 @@ pub fn strip(headers: &mut HeaderMap) {
 /// (RFC 9112 section 6.3), nor one of an answer that has no body (RFC 9110 section 8.6); one that is said twice is said
 /// once.
 pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
+    if headers.is_empty() {
+        // As where the lines are passed on as they came.
+        return;
+    }
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if bodiless || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);

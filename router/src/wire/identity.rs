@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::lines::Lines;
-use super::sieve::Sieve;
+use super::sieve::{Fields, Sieve};
 use super::{CELL_NAME, CELL_SIGNATURE, CELL_USER, X_REQUEST_ID, address, fly, hop_by_hop};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -43,15 +43,14 @@ pub struct Peer {
 }
 
 /// The client's address: what a trusted peer says it is, else the peer's own.
-pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
+pub fn client_ip(fields: Fields<'_>, peer: Peer) -> IpAddr {
     let said = || {
-        let edge = headers
-            .get(fly::FLY_CLIENT_IP)
+        let edge = fields
+            .get(&fly::FLY_CLIENT_IP)
             .and_then(|value| value.to_str().ok());
         let last = || {
-            headers
-                .get_all(X_FORWARDED_FOR)
-                .iter()
+            fields
+                .all(&X_FORWARDED_FOR)
                 .next_back()
                 .and_then(|value| value.to_str().ok())
         };
@@ -64,13 +63,12 @@ pub fn client_ip(headers: &HeaderMap, peer: Peer) -> IpAddr {
 }
 
 /// Whether the client is known to have come by plain HTTP. What a trusted peer does not say is not known.
-pub fn plain_http(headers: &HeaderMap, peer: Peer) -> bool {
+pub fn plain_http(fields: Fields<'_>, peer: Peer) -> bool {
     if !peer.trusted {
         return !peer.tls;
     }
-    let said = headers
-        .get_all(X_FORWARDED_PROTO)
-        .iter()
+    let said = fields
+        .all(&X_FORWARDED_PROTO)
         .next_back()
         .and_then(|value| value.to_str().ok())
         .and_then(|list| list.rsplit(',').next());
@@ -78,15 +76,15 @@ pub fn plain_http(headers: &HeaderMap, peer: Peer) -> bool {
 }
 
 /// The request's id as a trusted peer gave it: up to 128 visible ASCII characters.
-pub fn request_id(headers: &HeaderMap, peer: Peer) -> Option<HeaderValue> {
+pub fn request_id(fields: Fields<'_>, peer: Peer) -> Option<HeaderValue> {
     let fits = |value: &&HeaderValue| {
         (1..=128).contains(&value.len())
             && value.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
     };
     let given = || {
-        headers
-            .get(fly::FLY_REQUEST_ID)
-            .or_else(|| headers.get(X_REQUEST_ID))
+        fields
+            .get(&fly::FLY_REQUEST_ID)
+            .or_else(|| fields.get(&X_REQUEST_ID))
             .filter(fits)
             .cloned()
     };
@@ -299,7 +297,7 @@ mod tests {
             }
             let peer = Peer { ip, trusted, tls };
             assert_eq!(
-                plain_http(&headers, peer),
+                plain_http(Fields::of(&headers), peer),
                 plain,
                 "{trusted} {tls} {said:?}"
             );
@@ -386,11 +384,20 @@ mod tests {
             ("x-forwarded-for", "9.9.9.9, 203.0.113.1"),
         ]);
         let listed = headers(&[("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
-        assert_eq!(client_ip(&told, peer(false)).to_string(), "192.0.2.7");
-        assert_eq!(client_ip(&told, peer(true)).to_string(), "203.0.113.9");
-        assert_eq!(client_ip(&listed, peer(true)).to_string(), "203.0.113.1");
         assert_eq!(
-            client_ip(&headers(&[("fly-client-ip", "x")]), peer(true)).to_string(),
+            client_ip(Fields::of(&told), peer(false)).to_string(),
+            "192.0.2.7"
+        );
+        assert_eq!(
+            client_ip(Fields::of(&told), peer(true)).to_string(),
+            "203.0.113.9"
+        );
+        assert_eq!(
+            client_ip(Fields::of(&listed), peer(true)).to_string(),
+            "203.0.113.1"
+        );
+        assert_eq!(
+            client_ip(Fields::of(&headers(&[("fly-client-ip", "x")])), peer(true)).to_string(),
             "192.0.2.7"
         );
     }
@@ -413,10 +420,13 @@ mod tests {
     #[test]
     fn only_a_trusted_peers_request_id_counts() {
         let given = headers(&[("fly-request-id", "01J-iad")]);
-        assert_eq!(request_id(&given, peer(true)).unwrap(), "01J-iad");
-        assert_eq!(request_id(&given, peer(false)), None);
         assert_eq!(
-            request_id(&headers(&[("x-request-id", "a b")]), peer(true)),
+            request_id(Fields::of(&given), peer(true)).unwrap(),
+            "01J-iad"
+        );
+        assert_eq!(request_id(Fields::of(&given), peer(false)), None);
+        assert_eq!(
+            request_id(Fields::of(&headers(&[("x-request-id", "a b")])), peer(true)),
             None
         );
     }

@@ -1,6 +1,6 @@
 //! Which of many fields a head may have, found out in one look at it.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The names in a head, as a filter of 64 bits: one that is there passes, one that is not seldom does.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +39,51 @@ impl Sieve {
 /// A name's place, by its length and three of its letters.
 fn bit(name: &HeaderName) -> u64 {
     let name = name.as_str().as_bytes();
-    let letter = |at: usize| usize::from(name.get(at).copied().unwrap_or_default());
-    let last = name.len().saturating_sub(1);
-    1 << ((name.len() ^ letter(0) ^ letter(last / 2) << 1 ^ letter(last) << 2) % 64)
+    let [first, .., last] = name else { return 1 };
+    let middle = name[name.len() / 2];
+    1 << ((name.len() ^ usize::from(*first) ^ usize::from(middle) << 1 ^ usize::from(*last) << 2)
+        % 64)
+}
+
+/// A head's fields, to be read: those that are not there are seldom looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'h> {
+    headers: &'h HeaderMap,
+    names: Sieve,
+}
+
+impl<'h> Fields<'h> {
+    /// Those of a head.
+    pub fn of(headers: &'h HeaderMap) -> Self {
+        Self {
+            headers,
+            names: Sieve::of(headers),
+        }
+    }
+
+    /// As they are.
+    pub fn headers(self) -> &'h HeaderMap {
+        self.headers
+    }
+
+    /// Whether a field is there.
+    pub fn has(self, name: &HeaderName) -> bool {
+        self.names.has(self.headers, name)
+    }
+
+    /// The value of a field's first line.
+    pub fn get(self, name: &HeaderName) -> Option<&'h HeaderValue> {
+        self.all(name).next()
+    }
+
+    /// The values of all of a field's lines, in their order.
+    pub fn all(
+        self,
+        name: &HeaderName,
+    ) -> impl DoubleEndedIterator<Item = &'h HeaderValue> + use<'h> {
+        let lines = self.names.passes(name).then(|| self.headers.get_all(name));
+        lines.into_iter().flatten()
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +105,21 @@ mod tests {
         Sieve::of(&headers).remove(&mut headers, names());
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-other"]);
+    }
+
+    #[test]
+    fn fields_are_read_as_they_are() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-a", "1"), ("x-b", "2"), ("x-a", "3")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let fields = Fields::of(&headers);
+        for (name, values) in [("x-a", &["1", "3"][..]), ("x-b", &["2"]), ("x-c", &[])] {
+            let name = HeaderName::from_static(name);
+            assert!(fields.all(&name).eq(values), "{name}");
+            assert_eq!(fields.get(&name), headers.get(&name));
+            assert_eq!(fields.has(&name), !values.is_empty());
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::num::NonZero;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::sieve::Fields;
+
 /// Request header with the trace and the span that asks.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Request header with what each vendor says of its part of the trace.
@@ -88,8 +90,8 @@ pub struct TraceParent {
 
 impl TraceParent {
     /// That of a request. What is not valid is as none, and so are several.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut lines = headers.get_all(TRACEPARENT).iter();
+    pub fn of(fields: Fields<'_>) -> Option<Self> {
+        let mut lines = fields.all(&TRACEPARENT);
         let only = lines.next()?;
         match lines.next() {
             None => Self::parse(only.as_bytes()),
@@ -260,11 +262,11 @@ mod tests {
     #[test]
     fn several_are_none_though_they_say_the_same() {
         let mut headers = HeaderMap::new();
-        assert_eq!(TraceParent::of(&headers), None);
+        assert_eq!(TraceParent::of(Fields::of(&headers)), None);
         let value = HeaderValue::try_from(format!("00-{TRACE}-{SPAN}-01")).unwrap();
         headers.append(TRACEPARENT, value.clone());
-        assert_eq!(TraceParent::of(&headers).unwrap().flags, 1);
+        assert_eq!(TraceParent::of(Fields::of(&headers)).unwrap().flags, 1);
         headers.append(TRACEPARENT, value);
-        assert_eq!(TraceParent::of(&headers), None);
+        assert_eq!(TraceParent::of(Fields::of(&headers)), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Who sends a request, as far as its head tells: a person's browser, a program, or one that only looks around.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use http::{HeaderValue, Method};
 
 use super::accept::Form;
+use super::sieve::Fields;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// What says that a browser fetches ahead of its user. `Sec-Purpose` is standard (Fetch standard, section "Sec-Purpose
@@ -50,26 +51,24 @@ pub const NO_VISITORS: [&str; 26] = [
 /// Whether a request without a body is a browser's navigation, whose answer a person is going to see: a GET that wants
 /// its answer as HTML (`form`), unless its `Sec-Fetch-Mode` says that it is something other (W3C Fetch Metadata Request
 /// Headers, section 2.3).
-pub fn is_navigation(method: &Method, headers: &HeaderMap, form: Form) -> bool {
+pub fn is_navigation(method: &Method, fields: Fields<'_>, form: Form) -> bool {
     let navigates = |mode: &HeaderValue| mode.as_bytes() == b"navigate";
     method == Method::GET
-        && headers.get(SEC_FETCH_MODE).is_none_or(navigates)
-        && !headers.contains_key(header::UPGRADE)
         && form == Form::Html
+        && fields.get(&SEC_FETCH_MODE).is_none_or(navigates)
+        && !fields.has(&header::UPGRADE)
 }
 
 /// Whether a request may be a visitor's: it says neither that it is fetched ahead, nor that a crawler or a health
 /// check sends it.
-pub fn is_visitor(headers: &HeaderMap) -> bool {
+pub fn is_visitor(fields: Fields<'_>) -> bool {
     let ahead = PURPOSES
         .iter()
-        .flat_map(|name| headers.get_all(name))
+        .flat_map(|name| fields.all(name))
         .any(|value| contains(value, "prefetch"));
     let robot = || {
-        let agents = headers.get_all(header::USER_AGENT).iter();
-        agents
-            .into_iter()
-            .any(|agent| NO_VISITORS.iter().any(|word| contains(agent, word)))
+        let mut agents = fields.all(&header::USER_AGENT);
+        agents.any(|agent| NO_VISITORS.iter().any(|word| contains(agent, word)))
     };
     !ahead && !robot()
 }
@@ -84,6 +83,8 @@ fn contains(value: &HeaderValue, word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -95,7 +96,8 @@ mod tests {
 
     fn navigates_by(method: &Method, lines: &[(&'static str, &'static str)]) -> bool {
         let headers = headers(lines);
-        is_navigation(method, &headers, Form::wanted(&headers))
+        let fields = Fields::of(&headers);
+        is_navigation(method, fields, Form::wanted(fields))
     }
 
     fn navigates(lines: &[(&'static str, &'static str)]) -> bool {
@@ -103,7 +105,7 @@ mod tests {
     }
 
     fn visits(name: &'static str, value: &'static str) -> bool {
-        is_visitor(&headers(&[(name, value)]))
+        is_visitor(Fields::of(&headers(&[(name, value)])))
     }
 
     const CHROMIUM: (&str, &str) = (
@@ -135,7 +137,7 @@ mod tests {
         chrome_visits: visits("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36") => true;
         a_phone_whose_name_ends_in_bot_visits: visits("user-agent", "Mozilla/5.0 (Linux; Android 13; CUBOT X50) AppleWebKit/537.36") => true;
         curl_visits: visits("user-agent", "curl/8.14.1") => true;
-        nobody_in_particular_visits: is_visitor(&headers(&[])) => true;
+        nobody_in_particular_visits: is_visitor(Fields::of(&headers(&[]))) => true;
         google_crawls: visits("user-agent", "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)") => false;
         bing_crawls: visits("user-agent", "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)") => false;
         yandex_crawls: visits("user-agent", "Mozilla/5.0 (compatible; YandexBot/3.0)") => false;
