@@ -49,9 +49,10 @@ impl AsIs {
             let text = &block[line];
             let (name, value) = text.split_at_checked(memchr::memchr(b':', text)?)?;
             let value = value.get(1..)?;
-            let clean = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+            let control = |byte: &u8| (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f);
             let token = !name.is_empty() && name.iter().all(|byte| strict::is_token(*byte));
-            if !token || !value.iter().all(clean) {
+            // Looked at to its end: that is done many bytes at a time.
+            if !token || value.iter().fold(false, |any, byte| any | control(byte)) {
                 return None;
             }
             let mut lower = [0; LONGEST];

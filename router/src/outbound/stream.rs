@@ -285,8 +285,6 @@ impl Upstream {
 
     /// A connection that is there already, or a fresh one.
     async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
-        // A hold before this must not count as the cell's silence.
-        record.progress();
         let now = record.last_progress();
         if to.cell.policy.protocol == Protocol::Http1
             && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref(), now)

@@ -238,8 +238,13 @@ impl Service {
         let began = record.began();
         let (mut held, mut place) = (None, None);
         let mut known = Known::default();
+        let mut again = false;
         loop {
             let outcome = self.decide_once(head, &facts, audience, record, &known, place.take());
+            if std::mem::replace(&mut again, true) {
+                // Whatever was waited for, it must not count as the cell's silence.
+                record.progress();
+            }
             let cell = match outcome {
                 Outcome::Words(words) => return Ok(own(words)),
                 Outcome::Stream(course) => return Ok(Reached::Cell(course)),
