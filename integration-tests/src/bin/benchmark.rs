@@ -35,7 +35,7 @@ struct Args {
     #[arg(long)]
     list: bool,
     /// Does every work that is measured for each request or GB once, with the router alone, and measures nothing: for
-    /// `integration-tests/optimized/build`.
+    /// `router/optimized/record`.
     #[arg(long)]
     train: bool,
     /// Further arguments of the router.
