@@ -61,11 +61,6 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// As they are.
-    pub fn headers(self) -> &'h HeaderMap {
-        self.headers
-    }
-
     /// Whether a field is there.
     pub fn has(self, name: &HeaderName) -> bool {
         self.names.has(self.headers, name)
