@@ -1,4 +1,5 @@
-//! The tree tests itself: stages import only from stages before them, and pure stages stay pure.
+//! The tree tests itself: stages import only from stages before them, pure stages stay pure, and the image is built by the
+//! compiler whose profile is kept.
 
 #![allow(
     clippy::unwrap_used,
@@ -159,4 +160,19 @@ fn every_stage_has_its_place_in_the_tree() {
             "{stage} is in the order of stages and not in the tree"
         );
     }
+}
+
+#[test]
+fn the_image_is_built_by_the_compiler_of_the_profile() {
+    let router = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiler = fs::read_to_string(router.join("optimized/compiler")).unwrap();
+    let release = compiler
+        .lines()
+        .find_map(|line| line.strip_prefix("release: "))
+        .unwrap();
+    let image = fs::read_to_string(router.join("../Dockerfile.router")).unwrap();
+    assert!(
+        image.contains(&format!("FROM rust:{release}-")),
+        "by another one the router would not be optimised: name {release} in Dockerfile.router, or record the profile anew"
+    );
 }
