@@ -1,5 +1,7 @@
 //! The registry changes under a running router, and nothing that runs notices.
 
+use std::path::Path;
+
 use futures_util::{SinkExt, StreamExt};
 use http::StatusCode;
 use integration_tests::client;
@@ -9,7 +11,9 @@ use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::scene::{HOST, at, driven, hex, options, pieces, real, registry, router, running, said};
+use crate::scene::{
+    HOST, at, driven, hex, options, pieces, real, registry, router, running, said, starve,
+};
 
 const LOADED: &str = "registry loaded";
 const REFUSED: &str = "registry refused: the last good one serves on";
@@ -147,6 +151,53 @@ async fn a_file_that_is_gone_for_a_while_changes_nothing() {
     let cell = at(alice.address());
     router.save(&registry(json!({ "alice": cell, "bob": cell })));
     assert_eq!(cells_of(&router).await, 2);
+}
+
+#[tokio::test]
+async fn an_edit_that_could_not_be_read_is_read_again() {
+    let cell = at(([127, 0, 0, 1], 1).into());
+    let router = router(json!({ "a": cell })).await;
+    starve(&router, true);
+    router.save(&registry(json!({ "a": cell, "b": cell })));
+    said(&router, REFUSED).await;
+    starve(&router, false);
+    assert_eq!(cells_of(&router).await, 2);
+    let log = router.process().stderr.all();
+    let refusals = log.iter().filter(|line| line.contains(REFUSED));
+    assert_eq!(refusals.count(), 1, "the same is said once");
+}
+
+#[tokio::test]
+async fn a_secret_that_could_not_be_read_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let mut cell = at(([127, 0, 0, 1], 1).into());
+    let plain = cell.clone();
+    cell["secret"] = json!({ "file": secret });
+    let router = router(json!({ "a": cell })).await;
+    // The system fails to read this file, which is as regular as any.
+    let swap = |target: &Path| {
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        std::fs::rename(&link, &secret).unwrap();
+    };
+    swap(Path::new("/proc/self/mem"));
+    router.save(&registry(json!({ "a": cell, "b": plain })));
+    let loaded = said(&router, LOADED).await;
+    assert_eq!(
+        (&loaded["cells"], &loaded["flagged"]),
+        (&json!(2), &json!(1))
+    );
+    let good = folder.path().join("good");
+    std::fs::write(&good, "0123456789abcdef0123456789abcdef").unwrap();
+    swap(&good);
+    assert_eq!(said(&router, LOADED).await["flagged"], 0);
+    let log = router.process().stderr.all();
+    let flagged = log
+        .iter()
+        .filter(|line| line.contains("good version serves on"));
+    assert_eq!(flagged.count(), 1, "the same is said once");
 }
 
 #[tokio::test]

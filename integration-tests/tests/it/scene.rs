@@ -9,6 +9,7 @@ use integration_tests::client::{self, Answer, Error, Http};
 use integration_tests::fly::{Fly, Machine, MachineSpec};
 use integration_tests::{Router, RouterOptions, ScriptedCell};
 use ring::digest::{Context, SHA256};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -101,6 +102,15 @@ pub(crate) fn driven(router: &Router) -> (mpsc::Sender<Bytes>, JoinHandle<Result
 /// The next line of the router's own log with this message.
 pub(crate) async fn said(router: &Router, message: &str) -> Value {
     router.next_event(|event| event["message"] == message).await
+}
+
+/// Leaves a running router without a descriptor for anything new, or gives it as many again as it had.
+pub(crate) fn starve(router: &Router, starve: bool) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = if starve { Some(0) } else { maximum };
+    let id = i32::try_from(router.process().id()).unwrap();
+    let limit = Rlimit { current, maximum };
+    prlimit(Pid::from_raw(id), Resource::Nofile, limit).unwrap();
 }
 
 /// The names of the lines of a head, in lower case.

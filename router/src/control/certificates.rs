@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use tokio::time::{MissedTickBehavior, interval};
 use webpki::EndEntityCert;
 
-use super::look::{Seen, look};
+use super::look::{Seen, look, may_pass};
 use crate::live::certificates::{Certificates, Chooser};
 
 /// How often the folder is looked at.
@@ -31,6 +32,8 @@ pub struct Folder {
     good: BTreeMap<PathBuf, Entry>,
     /// What was there when it was read last.
     loaded: Vec<(PathBuf, Option<Seen>)>,
+    /// Whether something there could not be read, and may be by the next look.
+    passing: bool,
 }
 
 impl Folder {
@@ -40,6 +43,7 @@ impl Folder {
             path,
             good: BTreeMap::new(),
             loaded: Vec::new(),
+            passing: false,
         }
     }
 
@@ -50,7 +54,10 @@ impl Folder {
     pub fn read(&mut self) -> Result<(Certificates, Vec<String>), String> {
         // Looked at before it is read: a change that falls in between is seen as one.
         self.loaded = self.seen();
+        // What cannot be listed is listed again.
+        self.passing = true;
         let chains = self.chains()?;
+        self.passing = false;
         let mut problems = Vec::new();
         self.good.retain(|chain, _| chains.contains(chain));
         for chain in chains {
@@ -58,7 +65,10 @@ impl Folder {
                 Ok(entry) => {
                     self.good.insert(chain, entry);
                 }
-                Err(why) => problems.push(format!("{}: {why}", chain.display())),
+                Err(why) => {
+                    self.passing |= may_pass(&why);
+                    problems.push(format!("{}: {why}", chain.display()));
+                }
             }
         }
         let mut certificates = Certificates::default();
@@ -73,26 +83,34 @@ impl Folder {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = self.loaded.clone();
+        let mut said = Vec::new();
         loop {
             ticks.tick().await;
             let now = self.seen();
             let at_rest = now == last;
             last.clone_from(&now);
-            if now == self.loaded || !at_rest {
+            let is_news = now != self.loaded;
+            if !at_rest || !(is_news || self.passing) {
                 continue;
             }
-            match self.read() {
+            let problems = match self.read() {
                 Ok((certificates, problems)) => {
                     let names = certificates.names();
                     // What is told of is in force already.
                     chooser.replace(certificates);
-                    tracing::info!(folder = %self.path.display(), names, "certificates loaded");
-                    problems.iter().for_each(|problem| {
-                        tracing::error!("{problem}; the last good one serves on")
-                    });
+                    if is_news || problems != said {
+                        tracing::info!(folder = %self.path.display(), names, "certificates loaded");
+                    }
+                    problems
                 }
-                Err(why) => tracing::error!("{why}; the certificates that were read last serve on"),
+                Err(why) => vec![why],
+            };
+            if is_news || problems != said {
+                problems
+                    .iter()
+                    .for_each(|problem| tracing::error!("{problem}; the last good one serves on"));
             }
+            said = problems;
         }
     }
 
@@ -124,23 +142,32 @@ impl Folder {
     }
 }
 
-fn certificate(file: &Path) -> Result<Entry, String> {
-    let text = fs::read(file).map_err(|error| error.to_string())?;
-    let chain = CertificateDer::pem_slice_iter(&text)
+fn certificate(file: &Path) -> io::Result<Entry> {
+    let text = fs::read(file)?;
+    if PrivateKeyDer::from_pem_slice(&text).is_ok() {
+        return entry(&text, &text).map_err(io::Error::other);
+    }
+    let beside = file.with_extension("key");
+    match fs::read(&beside) {
+        Ok(key) => entry(&text, &key).map_err(io::Error::other),
+        Err(error) if may_pass(&error) => Err(error),
+        // What is wrong with the chain comes first.
+        Err(error) => entry(&text, &[])
+            .map_err(|why| format!("{why} ({}: {error})", beside.display()))
+            .map_err(io::Error::other),
+    }
+}
+
+fn entry(chain: &[u8], key: &[u8]) -> Result<Entry, String> {
+    let chain = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("no PEM certificates: {error}"))?;
     let leaf = chain
         .first()
         .ok_or("it holds no certificate; put the chain in it, leaf first")?;
     let names = names(leaf)?;
-    let key = match PrivateKeyDer::from_pem_slice(&text) {
-        Ok(key) => key,
-        Err(_) => {
-            let beside = file.with_extension("key");
-            PrivateKeyDer::from_pem_file(&beside)
-                .map_err(|error| format!("no key in it, nor in {}: {error}", beside.display()))?
-        }
-    };
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| format!("no key in it, nor in the .key beside it: {error}"))?;
     let key =
         any_supported_type(&key).map_err(|error| format!("its key cannot be used: {error}"))?;
     let certified = CertifiedKey::new(chain, key);
@@ -161,5 +188,28 @@ fn names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
         Err("its first certificate is for no DNS name".to_owned())
     } else {
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_fails_to_read_is_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("a.pem");
+        // As regular as any, and the system fails to read it.
+        std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
+        let mut folder = Folder::new(place.path().to_owned());
+        assert_eq!(folder.read().unwrap().1.len(), 1);
+        assert!(folder.passing);
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "no certificate").unwrap();
+        assert_eq!(folder.read().unwrap().1.len(), 1);
+        assert!(!folder.passing, "that is for somebody to mend");
+        fs::remove_dir_all(place.path()).unwrap();
+        assert!(folder.read().is_err());
+        assert!(folder.passing);
     }
 }

@@ -18,6 +18,10 @@ use crate::steps::Steps;
 /// A little longer than the allocator keeps what is let go of.
 const KEPT: Duration = Duration::from_millis(1100);
 
+/// How long after what an entry names could not be read it is read again; doubled each time up to the longest.
+const FIRST_AGAIN: Duration = Duration::from_millis(500);
+const LONGEST_AGAIN: Duration = Duration::from_secs(60);
+
 /// In how many parts it gives that back, at most.
 const PARTS: usize = 5;
 
@@ -46,6 +50,10 @@ pub(super) struct Gate {
     pub(super) to_be_confirmed: Option<Version>,
     /// Whether it was said that the history cannot be written.
     pub(super) warned: bool,
+    /// When what could not be read is to be read again, and how long after that if it still cannot be.
+    again: Option<(Instant, Duration)>,
+    /// Why the last text was not in force, as it was said.
+    refused: Vec<String>,
     /// Cells that went with the last step, or before it and were still in use.
     gone: Vec<CellName>,
 }
@@ -60,6 +68,8 @@ impl Gate {
             max_unplug_percent,
             to_be_confirmed: None,
             warned: false,
+            again: None,
+            refused: Vec::new(),
             gone: Vec::new(),
         }
     }
@@ -85,7 +95,7 @@ impl Gate {
         let snapshot = match self.load(text, Some(&last)) {
             Ok(snapshot) => snapshot,
             Err(_) => {
-                self.refuse(&error.lines(&self.name));
+                self.say(&error.lines(&self.name));
                 last
             }
         };
@@ -103,6 +113,7 @@ impl Gate {
         cells: &Cells,
     ) -> bool {
         let began = Instant::now();
+        let repeats = self.is_due() && !asked;
         let confirmed = self.to_be_confirmed.filter(|_| asked);
         let (last, most) = (publisher.current(), self.max_unplug_percent);
         let before = last.version;
@@ -116,6 +127,12 @@ impl Gate {
         });
         match judging.await {
             Ok(Ok((snapshot, removed))) => {
+                self.look_again(snapshot.passing);
+                self.refused.clear();
+                let last = publisher.current();
+                if repeats && snapshot.version == last.version && snapshot.flags == last.flags {
+                    return true;
+                }
                 publisher.publish(snapshot);
                 let current = publisher.current();
                 self.to_be_confirmed = self.to_be_confirmed.filter(|_| current.version == before);
@@ -124,7 +141,11 @@ impl Gate {
                 true
             }
             Ok(Err(refused)) => {
-                self.refuse(&self.lines(&refused));
+                if !repeats {
+                    self.refused.clear();
+                }
+                self.refuse(self.lines(&refused));
+                self.look_again(self.again.is_some());
                 self.to_be_confirmed = match refused {
                     Refused::Unplugs(_, version) => Some(version),
                     Refused::Load(_) => None,
@@ -132,6 +153,7 @@ impl Gate {
                 false
             }
             Err(panicked) => {
+                self.look_again(false);
                 tracing::error!(%panicked, "registry refused: the last good one serves on");
                 false
             }
@@ -212,12 +234,31 @@ impl Gate {
         }
     }
 
-    /// Says why a text is not in force.
-    pub(super) fn refuse(&self, problems: &[String]) {
+    /// Says why a text is not in force, unless that was said last.
+    pub(super) fn refuse(&mut self, problems: Vec<String>) {
+        if self.refused != problems {
+            self.say(&problems);
+            self.refused = problems;
+        }
+    }
+
+    fn say(&self, problems: &[String]) {
         tracing::error!(registry = %self.name.display(), problems = problems.len(), "registry refused: the last good one serves on");
         for problem in problems {
             tracing::error!("{problem}");
         }
+    }
+
+    /// Has what could not be read be read again, if that may go better; each time after twice as long.
+    pub(super) fn look_again(&mut self, passing: bool) {
+        let pause = self.again.map_or(FIRST_AGAIN, |(_, pause)| pause);
+        let next = (pause * 2).min(LONGEST_AGAIN);
+        self.again = passing.then(|| (Instant::now() + pause, next));
+    }
+
+    /// Whether what could not be read is to be read again by now.
+    pub(super) fn is_due(&self) -> bool {
+        self.again.is_some_and(|(at, _)| at <= Instant::now())
     }
 
     fn report(&self, snapshot: &Snapshot, began: Instant) {

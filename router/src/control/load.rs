@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::look::may_pass;
 use super::pages;
 use super::store::StoreError;
 use crate::live::pages::Pages;
@@ -111,6 +112,8 @@ struct Named {
     passwords: HashMap<Arc<str>, Arc<Passwords>>,
     folders: HashMap<Arc<str>, Arc<PathBuf>>,
     faults: Vec<Fault>,
+    /// Whether one of them may pass.
+    passing: bool,
 }
 
 impl Named {
@@ -123,9 +126,10 @@ impl Named {
         let mut steps = Steps::default();
         for cell in registry.cells() {
             steps.step();
-            let mut miss = |key, refusal| {
-                let cell = cell.name.clone();
+            let mut miss = |key, missing: Missing| {
+                let (cell, refusal) = (cell.name.clone(), missing.refusal);
                 self.faults.push(Fault { cell, key, refusal });
+                self.passing |= missing.passing;
             };
             if let Some(source) = &cell.secret
                 && let Err(why) = once(&mut self.keys, source, || secret(source, folder, variable))
@@ -161,7 +165,8 @@ impl Named {
             && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
         {
             // No entry is about it: there is none, or each has told.
-            tracing::warn!("the pages in defaults: {why}");
+            self.passing |= why.passing;
+            tracing::warn!("the pages in defaults: {}", why.refusal);
         }
     }
 
@@ -202,6 +207,7 @@ impl Named {
             registry,
             version: Version::of(text),
             flags,
+            passing: self.passing,
             keys: self.keys,
             trust: self.trust,
             pages: self.pages,
@@ -211,12 +217,39 @@ impl Named {
     }
 }
 
+/// Why what an entry names cannot be had.
+pub(super) struct Missing {
+    refusal: Refusal,
+    passing: bool,
+}
+
+impl Missing {
+    /// The file or folder that is `named`: `why`, which the operator has to mend.
+    pub(super) fn new(named: &str, why: impl fmt::Display) -> Self {
+        let refusal = Refusal {
+            what: format!("{named}: {why}"),
+            fix: MEND_FILE.to_owned(),
+        };
+        let passing = false;
+        Self { refusal, passing }
+    }
+
+    /// The file or folder that is `named` cannot be read.
+    pub(super) fn unread(named: &str, error: &io::Error) -> Self {
+        let passing = may_pass(error);
+        Self {
+            passing,
+            ..Self::new(named, error)
+        }
+    }
+}
+
 /// Reads what `source` names, unless it has been read already.
 fn once<S: Clone + Eq + Hash, T>(
     read: &mut HashMap<S, Arc<T>>,
     source: &S,
-    how: impl FnOnce() -> Result<T, Refusal>,
-) -> Result<(), Refusal> {
+    how: impl FnOnce() -> Result<T, Missing>,
+) -> Result<(), Missing> {
     if !read.contains_key(source) {
         read.insert(source.clone(), Arc::new(how()?));
     }
@@ -227,63 +260,63 @@ fn secret(
     source: &SecretSource,
     folder: &Path,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Keys, Refusal> {
-    let refuse = |what: String, fix: &str| Refusal {
-        what,
-        fix: fix.to_owned(),
-    };
-    let (named, text, fix) = match source {
+) -> Result<Keys, Missing> {
+    match source {
         SecretSource::Env(name) => {
-            let named = format!("the environment variable {name}");
-            let fix = "set it and start the router anew";
-            let text = variable(name).ok_or_else(|| refuse(format!("{named} is not set"), fix))?;
-            (named, text, fix)
+            let refuse = |why: &dyn fmt::Display| Missing {
+                refusal: Refusal {
+                    what: format!("the environment variable {name}{why}"),
+                    fix: "set it and start the router anew".to_owned(),
+                },
+                passing: false,
+            };
+            let text = variable(name).ok_or_else(|| refuse(&" is not set"))?;
+            Keys::parse(&text).map_err(|none| refuse(&format_args!(": {none}")))
         }
         SecretSource::File(path) => {
             let named = format!("the file {path}");
-            let text = fs::read_to_string(folder.join(&**path))
-                .map_err(|error| refuse(format!("{named}: {error}"), MEND_FILE))?;
-            (named, text, MEND_FILE)
+            let text = text(&named, &folder.join(&**path))?;
+            Keys::parse(&text).map_err(|none| Missing::new(&named, none))
         }
-    };
-    Keys::parse(&text).map_err(|none| refuse(format!("{named}: {none}"), fix))
-}
-
-fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Refusal> {
-    let refuse = |what| Refusal {
-        what,
-        fix: MEND_FILE.to_owned(),
-    };
-    match source {
-        TrustSource::Authorities(path) => fs::read(folder.join(path))
-            .map_err(|error| error.to_string())
-            .and_then(|pem| Trust::authorities(&pem))
-            .map_err(|why| refuse(format!("the file {path}: {why}"))),
-        TrustSource::Key(pin) => Trust::key(*pin).map_err(refuse),
     }
 }
 
-fn files(source: &str, folder: &Path) -> Result<PathBuf, Refusal> {
+fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Missing> {
+    match source {
+        TrustSource::Authorities(path) => {
+            let named = format!("the file {path}");
+            let pem =
+                fs::read(folder.join(path)).map_err(|error| Missing::unread(&named, &error))?;
+            Trust::authorities(&pem).map_err(|why| Missing::new(&named, why))
+        }
+        TrustSource::Key(pin) => Trust::key(*pin).map_err(|what| Missing {
+            refusal: Refusal {
+                what,
+                fix: MEND_FILE.to_owned(),
+            },
+            passing: false,
+        }),
+    }
+}
+
+fn files(source: &str, folder: &Path) -> Result<PathBuf, Missing> {
+    let named = format!("the folder {source}");
     let path = folder.join(source);
-    let why = match fs::metadata(&path) {
-        Ok(found) if found.is_dir() => return Ok(path),
-        Ok(_) => "it is no folder".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(Refusal {
-        what: format!("the folder {source}: {why}"),
-        fix: MEND_FILE.to_owned(),
-    })
+    match fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(Missing::new(&named, "it is no folder")),
+        Err(error) => Err(Missing::unread(&named, &error)),
+    }
 }
 
-fn passwords(source: &str, folder: &Path) -> Result<Passwords, Refusal> {
-    fs::read_to_string(folder.join(source))
-        .map_err(|error| error.to_string())
-        .and_then(|text| Passwords::parse(&text))
-        .map_err(|why| Refusal {
-            what: format!("the file {source}: {why}"),
-            fix: MEND_FILE.to_owned(),
-        })
+fn passwords(source: &str, folder: &Path) -> Result<Passwords, Missing> {
+    let named = format!("the file {source}");
+    let text = text(&named, &folder.join(source))?;
+    Passwords::parse(&text).map_err(|why| Missing::new(&named, why))
 }
 
-pub(super) const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";
+fn text(named: &str, path: &Path) -> Result<String, Missing> {
+    fs::read_to_string(path).map_err(|error| Missing::unread(named, &error))
+}
+
+const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";

@@ -1,8 +1,11 @@
 //! Whether a file has changed, told by one `stat`.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 /// What tells one state of a file from another: every way of saving (in place, by a rename, by a link that is pointed
 /// elsewhere) changes one of these.
@@ -30,6 +33,21 @@ impl Seen {
 /// The state of a file now, links followed; `None` where there is none, as between two steps of a save.
 pub(super) fn look(file: &Path) -> Option<Seen> {
     fs::metadata(file).ok().as_ref().map(Seen::of)
+}
+
+/// Whether an error says nothing of the file, and may be over by the next look: there was no descriptor or no memory to be
+/// had, or the disk or the network did not answer.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::IO,
+        Errno::STALE,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 /// After so many looks at a file that changes from one to the next it is read all the same: where programs edit without a
@@ -77,6 +95,14 @@ mod tests {
             modified: (0, 0),
             changed: (0, 0),
         })
+    }
+
+    #[test]
+    fn only_what_says_nothing_of_the_file_may_pass() {
+        let passes = |errno: Errno| may_pass(&errno.into());
+        assert!([Errno::MFILE, Errno::NOMEM, Errno::IO].map(passes) == [true; 3]);
+        assert!([Errno::NOENT, Errno::ACCESS, Errno::ISDIR].map(passes) == [false; 3]);
+        assert!(!may_pass(&io::Error::other("it is larger than 3 bytes")));
     }
 
     #[test]

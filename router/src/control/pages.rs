@@ -4,32 +4,27 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
-use super::load::MEND_FILE;
+use super::load::Missing;
 use crate::decision::Page;
 use crate::live::pages::Pages;
-use crate::registry::Refusal;
 
 /// The largest page, in bytes.
 const LARGEST: u64 = 256 * 1024;
 
 /// Reads the pages in a folder, whose path is meant from the registry's.
-pub(super) fn read(source: &str, folder: &Path) -> Result<Pages, Refusal> {
-    let path = folder.join(source);
-    let refuse = |why: String| Refusal {
-        what: format!("the folder {source}: {why}"),
-        fix: MEND_FILE.to_owned(),
-    };
+pub(super) fn read(source: &str, folder: &Path) -> Result<Pages, Missing> {
+    let (path, named) = (folder.join(source), format!("the folder {source}"));
     // Without this a folder that is not there looks like one without pages.
-    let found = std::fs::metadata(&path).map_err(|error| refuse(error.to_string()))?;
+    let found = std::fs::metadata(&path).map_err(|error| Missing::unread(&named, &error))?;
     if !found.is_dir() {
-        return Err(refuse("it is no folder".to_owned()));
+        return Err(Missing::new(&named, "it is no folder"));
     }
     let mut files = [const { None }; 4];
     for (page, text) in Page::ALL.iter().zip(&mut files) {
-        *text = file(&path.join(page.file()))
-            .map_err(|error| refuse(format!("{}: {error}", page.file())))?;
+        let named = format!("{named}: {}", page.file());
+        *text = file(&path.join(page.file())).map_err(|error| Missing::unread(&named, &error))?;
     }
-    Pages::parse(files).map_err(refuse)
+    Pages::parse(files).map_err(|why| Missing::new(&named, why))
 }
 
 fn file(path: &Path) -> io::Result<Option<String>> {

@@ -89,6 +89,7 @@ impl Poll {
         let snapshot = match this.bucket.fetch() {
             Ok(object) => {
                 let snapshot = this.gate.first(&object.text, || this.last_good())?;
+                this.gate.look_again(snapshot.passing);
                 this.seen = Some(object.etag().to_owned());
                 if snapshot.version == Version::of(&object.text) {
                     let kept = keep(this.copy.as_ref(), &object.text, &snapshot);
@@ -140,11 +141,12 @@ impl Poll {
                 asked = hangup.recv() => asked.is_some(),
             };
             Gate::let_go(publisher);
-            let unless = self.seen.clone().filter(|_| !asked);
+            let again = asked || self.gate.is_due();
+            let unless = self.seen.clone().filter(|_| !again);
             match self.bucket.look(unless).await {
                 Ok(found) => {
                     self.out_of_trouble();
-                    self.looked(found, asked, publisher, cells).await;
+                    self.looked(found, (again, asked), publisher, cells).await;
                 }
                 Err(error) => {
                     self.in_trouble(&error);
@@ -159,11 +161,11 @@ impl Poll {
     async fn looked(
         &mut self,
         found: Option<Object>,
-        asked: bool,
+        (again, asked): (bool, bool),
         publisher: &Publisher,
         cells: &Cells,
     ) {
-        let Some(object) = found.filter(|object| asked || self.is_new(object)) else {
+        let Some(object) = found.filter(|object| again || self.is_new(object)) else {
             self.looks = self.looks.wrapping_add(1);
             if let Some(held) = self.held.take() {
                 self.look_for_confirmation(held, publisher, cells).await;
@@ -176,7 +178,7 @@ impl Poll {
         self.seen = Some(object.etag().to_owned());
         self.held = None;
         let is_there = publisher.current().version == Version::of(&object.text);
-        if asked || !is_there {
+        if again || !is_there {
             self.pass(object.text, asked, publisher, cells).await;
         }
         self.notice().await;

@@ -35,6 +35,8 @@ enum Origin {
 struct Watch {
     gate: Gate,
     loaded: Option<Seen>,
+    /// Whether the file that was looked at last could not be read.
+    unread: bool,
     /// Whether all that came by hand is on record; not where somebody else was editing when it came.
     noticed: bool,
 }
@@ -82,10 +84,12 @@ impl Watch {
         let mut gate = Gate::new(file, folder, max_unplug_percent);
         let noticed = gate.store.notice();
         let snapshot = gate.first(&text, || gate.store.last_good())?;
+        gate.look_again(snapshot.passing);
         let noticed = gate.is_noticed(noticed);
         let watch = Self {
             gate,
             loaded,
+            unread: false,
             noticed,
         };
         Ok((watch, snapshot))
@@ -109,7 +113,8 @@ impl Watch {
             Gate::let_go(publisher);
             let now = look(&self.gate.name);
             let at_rest = rest.is_at(now);
-            if !asked && (now.is_none() || now == self.loaded || !at_rest) {
+            let is_news = now != self.loaded || self.unread || self.gate.is_due();
+            if !asked && (now.is_none() || !is_news || !at_rest) {
                 if !self.noticed {
                     self.notice().await;
                 }
@@ -126,15 +131,15 @@ impl Watch {
             let text = steps::read(&file).map_err(LoadError::Unreadable)?;
             Ok((text, store.notice()))
         });
-        match reading.await {
+        let reading = reading.await;
+        self.unread = !matches!(reading, Ok(Ok(_)));
+        match reading {
             Ok(Ok((text, noticed))) => {
                 self.noticed = self.gate.is_noticed(noticed);
                 self.gate.pass(text, asked, publisher, cells).await;
             }
-            Ok(Err::<_, LoadError>(error)) => self.gate.refuse(&error.lines(&self.gate.name)),
-            Err(panicked) => {
-                tracing::error!(%panicked, "registry refused: the last good one serves on");
-            }
+            Ok(Err::<_, LoadError>(error)) => self.gate.refuse(error.lines(&self.gate.name)),
+            Err(panicked) => self.gate.refuse(vec![panicked.to_string()]),
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub version: Version,
     /// Entries of that text which are not in force as they are written.
     pub flags: Vec<Flag>,
+    /// Whether something that an entry names could not be read, and may be by the next look.
+    pub passing: bool,
     /// The keys from each place that an entry names.
     pub keys: HashMap<SecretSource, Arc<Keys>>,
     /// What is asked of certificates, by what an entry says of it.
@@ -156,6 +158,7 @@ mod tests {
             registry: Registry::default(),
             version: Version::of(text),
             flags: Vec::new(),
+            passing: false,
             keys: HashMap::default(),
             trust: HashMap::default(),
             pages: HashMap::default(),
