@@ -225,6 +225,53 @@ async fn an_address_where_nobody_listens_is_left_alone_after_five_tries() {
 }
 
 #[tokio::test]
+async fn a_cell_that_accepts_again_is_everybodys_at_once_also_where_a_connection_was_kept() {
+    let cell = ScriptedCell::listen().await;
+    let address = cell.addr();
+    let router = router(json!({ "alice": at(address) })).await;
+    let mut long = Raw::connect(router.addr()).await.unwrap();
+    long.write(format!("GET /long HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+        .await
+        .unwrap();
+    let (mut kept, _) = cell.request().await;
+    kept.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        .await
+        .unwrap();
+    long.head().await.unwrap();
+    drop(cell);
+    for _ in 0..5 {
+        let answer = whoami(&router).await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    }
+    said(&router, "breaker opens").await;
+    let empty = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    kept.write("k").await.unwrap();
+    assert_eq!(long.bytes(2).await.unwrap(), b"ok");
+
+    let cell = tokio::net::TcpListener::bind(address).await.unwrap();
+    let cell = ScriptedCell::from(cell);
+    let (trial, mut tried) = loop {
+        let mut trial = tokio::spawn(client::get(router.addr(), HOST, "/trial"));
+        tokio::select! {
+            early = &mut trial => {
+                let early = early.unwrap().unwrap();
+                assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE);
+            }
+            (tried, _) = cell.request() => break (trial, tried),
+            _ = kept.head() => panic!("what was kept says nothing of the cell"),
+        }
+    };
+    // The trial is not answered yet, and others are let pass.
+    said(&router, "breaker closes").await;
+    let other = tokio::spawn(client::get(router.addr(), HOST, "/other"));
+    kept.head().await.unwrap();
+    kept.write(empty).await.unwrap();
+    assert_eq!(other.await.unwrap().unwrap().status, StatusCode::OK);
+    tried.write(empty).await.unwrap();
+    assert_eq!(trial.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_start_that_takes_too_long_is_a_timeout() {
     let (fly, machine, router) = sleeping(json!({ "wake_timeout_ms": 1000 })).await;
     let gate = fly.faults().hold_start(&machine.id);
@@ -248,6 +295,42 @@ async fn an_api_that_is_busy_or_broken_is_asked_again() {
         assert_eq!(fly.calls(Action::Start, &machine.id), 3, "{status}");
         assert_eq!(machine.launches(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_for_good_is_not_asked_for_again() {
+    for status in [400, 403, 404, 422] {
+        let (fly, machine, router) = sleeping(json!({})).await;
+        fly.faults()
+            .api_error(Action::Start, &machine.id, status, usize::MAX);
+        let answer = whoami(&router).await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{status}");
+        assert_eq!(reason(&router, answer.status).await, "wake_failed");
+        assert!(outcome(&router).await.contains(&status.to_string()));
+        assert_eq!(fly.calls(Action::Start, &machine.id), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_for_now_is_asked_for_again() {
+    for status in [409, 412] {
+        let (fly, machine, router) = sleeping(json!({})).await;
+        fly.faults()
+            .api_error(Action::Start, &machine.id, status, 2);
+        let answer = whoami(&router).await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{status}");
+        assert_eq!(fly.calls(Action::Start, &machine.id), 3, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_says_to_come_back_never_harms_one_wake() {
+    let (fly, machine, router) = sleeping(json!({ "wake_timeout_ms": 1000 })).await;
+    fly.faults().api_busy(Action::Start, &machine.id, u64::MAX);
+    let answer = whoami(&router).await.unwrap().unwrap();
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(outcome(&router).await, "TimedOut");
+    assert_eq!(past_the_breaker(&router).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

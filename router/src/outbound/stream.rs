@@ -286,7 +286,10 @@ impl Upstream {
     /// A connection that is there already, or a fresh one.
     async fn channel(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
         let now = record.last_progress();
-        if to.cell.policy.protocol == Protocol::Http1
+        // Who tries the cell connects: that shows at once whether others may follow. A connection from before its breaker
+        // opened shows nothing until its request is answered.
+        if to.trial.is_none()
+            && to.cell.policy.protocol == Protocol::Http1
             && let Some(kept) = self.pool.take(&to.cell, to.trust.as_ref(), now)
         {
             self.tally.connection("reused");
