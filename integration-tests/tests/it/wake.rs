@@ -324,16 +324,6 @@ async fn a_start_that_is_refused_for_now_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn an_api_that_says_to_come_back_never_harms_one_wake() {
-    let (fly, machine, router) = sleeping(json!({ "wake_timeout_ms": 1000 })).await;
-    fly.faults().api_busy(Action::Start, &machine.id, u64::MAX);
-    let answer = whoami(&router).await.unwrap().unwrap();
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(outcome(&router).await, "TimedOut");
-    assert_eq!(past_the_breaker(&router).await.status, StatusCode::OK);
-}
-
-#[tokio::test]
 async fn an_api_that_refuses_the_token_is_told_in_the_log_only() {
     let (fly, machine, router) = sleeping(json!({})).await;
     fly.faults().api_error(Action::Start, &machine.id, 401, 1);

@@ -31,6 +31,14 @@ const WAIT_SLICE: Duration = Duration::from_secs(2);
 const RISING: [&str; 2] = ["started", "starting"];
 /// The states of a machine whose start has come to nothing.
 const FALLEN_BACK: [&str; 4] = ["created", "stopped", "suspended", "failed"];
+/// What refuses the start of a machine in one of those for good. Others pass: another start is under way or holds the lease
+/// (409), or the machine is not there yet (412).
+const FINAL: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::UNPROCESSABLE_ENTITY,
+];
 /// How often a machine is started before the cell counts as one that cannot be woken.
 const STARTS: usize = 3;
 /// How long one such look may take.
@@ -49,12 +57,24 @@ pub enum Order {
     Look(Arc<Cell>, oneshot::Sender<Result<String, NotAsleep>>),
 }
 
-/// A cell to be woken.
+/// A cell to be woken. Where this is dropped before it is said how that ended, those who wait hear that it failed.
 #[derive(Debug)]
 pub struct Wake {
     cell: Arc<Cell>,
     live: Arc<Live>,
     progress: watch::Sender<WakeProgress>,
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.progress.send_if_modified(|progress| {
+            let cut = progress.is_under_way();
+            if cut {
+                *progress = WakeProgress::Failed("it broke off".into());
+            }
+            cut
+        });
+    }
 }
 
 /// Why a cell is not put to sleep, or the state of its machine is not known.
@@ -270,13 +290,13 @@ async fn carry_out(order: Wake, machines: Arc<Machines>) -> &'static str {
         cell,
         live,
         progress,
-    } = order;
+    } = &order;
     let deadline = Instant::now() + cell.policy.limits.wake_timeout;
     let reach = |stage| {
         progress.send_replace(WakeProgress::Waking(stage));
     };
     let outcome = tokio::select! {
-        outcome = timeout_at(deadline, wake(&machines, &cell, deadline, reach)) => match outcome {
+        outcome = timeout_at(deadline, wake(&machines, cell, deadline, reach)) => match outcome {
             Ok(Ok(address)) => WakeProgress::Ready(address),
             Ok(Err(why)) => WakeProgress::Failed(why.into()),
             Err(_) => WakeProgress::TimedOut,
@@ -288,9 +308,9 @@ async fn carry_out(order: Wake, machines: Arc<Machines>) -> &'static str {
     match &outcome {
         WakeProgress::Ready(address) => {
             live.tell_address(&cell.placement, *address);
-            live.breaker.woke(&cell);
+            live.breaker.woke(cell);
         }
-        WakeProgress::Failed(_) | WakeProgress::TimedOut => live.breaker.failed(&cell),
+        WakeProgress::Failed(_) | WakeProgress::TimedOut => live.breaker.failed(cell),
         WakeProgress::GivenUp | WakeProgress::Waking(_) => {}
     }
     let name = match &outcome {
@@ -370,6 +390,12 @@ impl Subject<'_> {
                         Ok(found) if RISING.contains(&found.state.as_str()) => return Ok(()),
                         Ok(found) if LOST.contains(&found.state.as_str()) => {
                             return Err(format!("its machine is {}: {said}", found.state));
+                        }
+                        Ok(found)
+                            if FINAL.contains(&status)
+                                && FALLEN_BACK.contains(&found.state.as_str()) =>
+                        {
+                            return Err(ApiError::Refused(status, said).to_string());
                         }
                         Ok(_) => None,
                         Err(error) => retryable(error)?,
@@ -457,6 +483,43 @@ impl Backoff {
     async fn pause(&mut self, not_before: Option<Duration>) {
         let pause = self.0.mul_f64(0.5 + 0.5 * chance());
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        sleep(not_before.unwrap_or_default() + pause).await;
+        sleep(not_before.unwrap_or_default().saturating_add(pause)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::registry::Registry;
+
+    #[tokio::test]
+    async fn an_api_that_says_to_come_back_never_is_waited_for_without_harm() {
+        for not_before in [Duration::from_secs(u64::MAX), Duration::MAX] {
+            let mut backoff = Backoff(LONGEST_PAUSE);
+            assert!(backoff.pause(Some(not_before)).now_or_never().is_none());
+        }
+    }
+
+    #[test]
+    fn a_wake_that_breaks_off_is_told_and_begun_anew() {
+        let text = br#"{"version":1,"cells":{"alice":{"app":"cells","machine":"0000000000001a"}}}"#;
+        let registry = Registry::parse(text).unwrap();
+        let cell = registry.cell("alice").unwrap();
+        let live = Arc::new(Live::default());
+        let mut begun = 0;
+        for _ in 0..2 {
+            let (waits, _) = live.join_wake(&cell.placement, |progress| {
+                begun += 1;
+                drop(Wake {
+                    cell: Arc::clone(cell),
+                    live: Arc::clone(&live),
+                    progress,
+                });
+            });
+            assert!(matches!(*waits.borrow(), WakeProgress::Failed(_)));
+        }
+        assert_eq!(begun, 2);
     }
 }
