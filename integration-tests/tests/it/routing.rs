@@ -323,6 +323,37 @@ async fn maintenance_and_disabled_answer_without_the_cell() {
 }
 
 #[tokio::test]
+async fn requests_held_for_one_cell_leave_places_for_anothers() {
+    let cell = Echo::start("cell").await;
+    let registry = |state: &str| {
+        let entry = json!({ "state": state, "hold_timeout_ms": 60_000, "max_in_flight": 1 });
+        registry(json!({ "alice": at(&cell, entry.clone()), "bob": at(&cell, entry) }))
+    };
+    let options = RouterOptions::new(registry("paused")).args(["--max-held", "3"]);
+    let router = Router::start(options).await;
+    let mut held = Vec::new();
+    for host in ["alice.example.com", "bob.example.com"] {
+        let ask = || tokio::spawn(client::get(router.addr(), host, "/x"));
+        // The refusal of either proves that the other is held.
+        let (refused, waits) = match futures_util::future::select(ask(), ask()).await {
+            futures_util::future::Either::Left(pair) => pair,
+            futures_util::future::Either::Right(pair) => pair,
+        };
+        let refused = refused.unwrap().unwrap();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        let record = router
+            .next_record(|record| record["host"] == host && record["status"] == 503)
+            .await;
+        assert_eq!(record["reason"], "cell_full", "{host}");
+        held.push(waits);
+    }
+    router.save(&registry("active"));
+    for waits in held {
+        assert_eq!(waits.await.unwrap().unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn paused_cell_holds_a_request_until_a_save_makes_it_active() {
     let cell = Echo::start("cell").await;
     let registry = |state: &str| {

@@ -44,6 +44,8 @@ pub struct Census {
 #[derive(Debug, Default)]
 pub struct Live {
     in_flight: AtomicU32,
+    /// Requests that wait for anything but a place: for the cell, or for who signs its clients in.
+    held: AtomicU32,
     /// Requests that wait for a place among them, and what tells the first of these that one is free.
     queued: AtomicU32,
     freed: Notify,
@@ -147,24 +149,51 @@ impl Cells {
         !self.cells.contains_key(name)
     }
 
-    /// A place among the requests that wait, of which there are at most `most`; given back on drop.
-    pub fn hold(self: &Arc<Self>, most: usize) -> Option<Held> {
-        let taken = self
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                (held < most).then_some(held + 1)
-            });
-        taken.ok().map(|_| Held(Arc::clone(self)))
+    /// A place among the requests that wait, of which there are at most `most`, and for this cell as many as may be in
+    /// flight to it: else one cell's could take all places. Given back on drop.
+    ///
+    /// # Errors
+    /// `NoPlace`.
+    pub fn hold(self: &Arc<Self>, cell: &Cell, most: usize) -> Result<Held, NoPlace> {
+        let live = self.live(&cell.name);
+        let share = cell.policy.limits.max_in_flight;
+        let (all, own) = (&self.held, &live.held);
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            (held < most).then_some(held + 1)
+        })
+        .map_err(|_| NoPlace::AtAll)?;
+        let taken = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            (held < share).then_some(held + 1)
+        });
+        if taken.is_err() {
+            all.fetch_sub(1, Ordering::Relaxed);
+            return Err(NoPlace::OfCell);
+        }
+        let cells = Arc::clone(self);
+        Ok(Held { cells, live })
     }
+}
+
+/// Why a request may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// As many wait for all cells as may.
+    AtAll,
+    /// As many wait for its cell as may.
+    OfCell,
 }
 
 /// One waiting request.
 #[derive(Debug)]
-pub struct Held(Arc<Cells>);
+pub struct Held {
+    cells: Arc<Cells>,
+    live: Arc<Live>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.live.held.fetch_sub(1, Ordering::Relaxed);
+        self.cells.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -378,6 +407,26 @@ mod tests {
         live.forget_address(after);
         assert_eq!(live.told_address(&placement), None);
         assert!(!live.was_told_since(&placement, before));
+    }
+
+    #[test]
+    fn those_who_wait_for_one_cell_leave_places_for_others() {
+        let text = br#"{"version":1,"defaults":{"max_in_flight":2},"cells":{
+            "alice":{"address":"h:1"},"bob":{"address":"h:2"}}}"#;
+        let registry = crate::registry::Registry::parse(text).unwrap();
+        let cell = |name| registry.cell(name).unwrap();
+        let cells = Arc::<Cells>::default();
+        let mut held = vec![cells.hold(cell("alice"), 3).unwrap()];
+        held.push(cells.hold(cell("alice"), 3).unwrap());
+        let third = cells.hold(cell("alice"), 3);
+        assert_eq!(third.err(), Some(NoPlace::OfCell));
+        held.push(cells.hold(cell("bob"), 3).unwrap());
+        assert_eq!(cells.hold(cell("bob"), 3).err(), Some(NoPlace::AtAll));
+        assert_eq!(cells.census().held, 3);
+        held.remove(0);
+        held.push(cells.hold(cell("alice"), 3).unwrap());
+        drop(held);
+        assert_eq!(cells.census().held, 0);
     }
 
     #[test]

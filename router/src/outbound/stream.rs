@@ -326,7 +326,7 @@ impl Upstream {
         {
             return Err(StreamError::Wake("it failed to a moment ago".into()));
         }
-        let held = self.cells.hold(self.max_held);
+        let held = self.cells.hold(cell, self.max_held).ok();
         let patience = match (to.wake, &held) {
             (Wake::Never, _) => return Err(StreamError::Asleep),
             (Wake::Wait, None) => return Err(StreamError::TooManyHeld),

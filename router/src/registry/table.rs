@@ -245,7 +245,7 @@ pub(super) static FIELDS: [Field; KEYS] = [
             default: Some(1000),
             unit: Unit::Requests,
         },
-        doc: "Requests that run at the same time through one router to the cell.",
+        doc: "Requests that run at the same time through one router to the cell; as many may wait until it is not paused any more.",
         example: "1000",
     },
     Field {

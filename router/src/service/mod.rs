@@ -23,7 +23,7 @@ use crate::account::record::{Blame, Opening, Record};
 use crate::config::{Config, Place};
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::http1::Switched;
-use crate::live::cells::{Cells, InFlight, Live};
+use crate::live::cells::{Cells, InFlight, Live, NoPlace};
 use crate::live::pages::Pages;
 use crate::live::snapshot::Current;
 use crate::outbound::sign_in::Gate;
@@ -292,8 +292,15 @@ impl Service {
             };
             let fail = |error| (error, cell.policy.limits.retry_after);
             if held.is_none() {
-                let place = self.cells.hold(self.config.max_held);
-                held = Some(place.ok_or_else(|| fail(StreamError::TooManyHeld))?);
+                held = match self.cells.hold(&cell, self.config.max_held) {
+                    Ok(place) => Some(place),
+                    Err(NoPlace::AtAll) => return Err(fail(StreamError::TooManyHeld)),
+                    Err(NoPlace::OfCell) => {
+                        let full = Answer::Full(cell.policy.limits.retry_after);
+                        record.lane.set("answer");
+                        return Ok(own(self.refuse_by(full, audience, record)));
+                    }
+                };
             }
             let waits = record.waits("hold");
             hold::until_changed(&cell, began, self.current.changes())

@@ -71,9 +71,9 @@ impl Service {
                 let pseudonym = &self.config.pseudonym;
                 let question = question(head, peer, &introduction, &sign_in, pseudonym);
                 // While it waits, it is one of those that wait.
-                match self.cells.hold(self.config.max_held) {
-                    Some(_held) => self.gate.by_asking(question, &sign_in).await,
-                    None => Err(Refused::Busy),
+                match self.cells.hold(&cell, self.config.max_held) {
+                    Ok(_held) => self.gate.by_asking(question, &sign_in).await,
+                    Err(_) => Err(Refused::Busy),
                 }
             }
         };
