@@ -66,6 +66,9 @@ use crate::outbound::wake;
 use crate::outbound::webhook::{Notices, Receiver, Webhook};
 use crate::worker::{Listener, Own, Shared};
 
+/// How long the end waits for what the control thread reads and writes.
+const LAST_READS: Duration = Duration::from_secs(1);
+
 /// Why the router did not start, or stopped by itself.
 #[derive(Debug)]
 pub enum RunError {
@@ -286,6 +289,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     if let Some((_, exporting)) = exporting {
         runtime.block_on(exporting.finish(left, told.told()));
     }
+    // What it reads and writes now is done in a moment, or hangs.
+    runtime.shutdown_timeout(LAST_READS);
     log.finish(LAST_LINES);
     tracing::info!("stopped");
     Ok(())

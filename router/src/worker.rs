@@ -103,8 +103,9 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
         runtime.spawn_local(async move { sight.answer(questions).await });
     }
     let served = runtime.block_on(serve(shared, listeners, Rc::clone(&log), ready));
-    // Whatever still runs is over now; its records are written as it goes.
-    drop(runtime);
+    // Whatever still runs is over now; its records are written as it goes. What blocks a thread, to look up a name say, is
+    // waited for by nobody.
+    runtime.shutdown_background();
     log.flush();
     if let Err(error) = served {
         fail(error);

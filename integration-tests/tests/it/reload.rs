@@ -8,6 +8,7 @@ use integration_tests::client;
 use integration_tests::fly::MachineSpec;
 use integration_tests::{Router, RouterOptions, ScriptedCell};
 use ring::digest::{Context, SHA256};
+use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -198,6 +199,32 @@ async fn a_secret_that_could_not_be_read_is_read_again() {
         .iter()
         .filter(|line| line.contains("good version serves on"));
     assert_eq!(flagged.count(), 1, "the same is said once");
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("error.html");
+    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let cell = at(([127, 0, 0, 1], 1).into());
+    let router = router(json!({ "a": cell })).await;
+    let mut cells = json!({ "a": cell, "b": cell });
+    for (key, value) in [
+        ("secret", json!({ "file": pipe })),
+        ("tls", json!({ "ca": pipe })),
+        ("sign_in", json!({ "basic": pipe })),
+        ("pages", json!(folder.path())),
+    ] {
+        cells[format!("with-{}", key.replace('_', "-"))] = cell.clone();
+        cells[format!("with-{}", key.replace('_', "-"))][key] = value;
+    }
+    router.save(&registry(cells));
+    for _ in 0..4 {
+        told(&router, &["it is no regular file"]).await;
+    }
+    assert_eq!(cells_of(&router).await, 2);
+    router.terminate();
+    assert!(router.exited().await.success());
 }
 
 #[tokio::test]

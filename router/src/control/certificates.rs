@@ -16,11 +16,14 @@ use rustls::sign::CertifiedKey;
 use tokio::time::{MissedTickBehavior, interval};
 use webpki::EndEntityCert;
 
-use super::look::{Seen, look, may_pass};
+use super::look::{Seen, look, may_pass, read};
 use crate::live::certificates::{Certificates, Chooser};
 
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The largest file of a chain or a key, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// A certificate with the names it is for.
 type Entry = (Vec<String>, Arc<CertifiedKey>);
@@ -143,12 +146,12 @@ impl Folder {
 }
 
 fn certificate(file: &Path) -> io::Result<Entry> {
-    let text = fs::read(file)?;
+    let text = read(file, LARGEST)?;
     if PrivateKeyDer::from_pem_slice(&text).is_ok() {
         return entry(&text, &text).map_err(io::Error::other);
     }
     let beside = file.with_extension("key");
-    match fs::read(&beside) {
+    match read(&beside, LARGEST) {
         Ok(key) => entry(&text, &key).map_err(io::Error::other),
         Err(error) if may_pass(&error) => Err(error),
         // What is wrong with the chain comes first.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::look::may_pass;
+use super::look::{may_pass, read, read_text};
 use super::pages;
 use super::store::StoreError;
 use crate::live::pages::Pages;
@@ -21,6 +21,10 @@ use crate::registry::{
 };
 use crate::steps::Steps;
 use crate::wire::signature::Keys;
+
+/// The largest file that an entry names, in bytes: passwords of many, or authorities. Secrets are a few lines.
+const LARGEST: u64 = 16 << 20;
+const LARGEST_SECRET: u64 = 64 << 10;
 
 /// Why a file gives no snapshot.
 #[derive(Debug)]
@@ -275,7 +279,7 @@ fn secret(
         }
         SecretSource::File(path) => {
             let named = format!("the file {path}");
-            let text = text(&named, &folder.join(&**path))?;
+            let text = text(&named, &folder.join(&**path), LARGEST_SECRET)?;
             Keys::parse(&text).map_err(|none| Missing::new(&named, none))
         }
     }
@@ -285,8 +289,8 @@ fn judge(source: &TrustSource, folder: &Path) -> Result<Trust, Missing> {
     match source {
         TrustSource::Authorities(path) => {
             let named = format!("the file {path}");
-            let pem =
-                fs::read(folder.join(path)).map_err(|error| Missing::unread(&named, &error))?;
+            let pem = read(&folder.join(path), LARGEST)
+                .map_err(|error| Missing::unread(&named, &error))?;
             Trust::authorities(&pem).map_err(|why| Missing::new(&named, why))
         }
         TrustSource::Key(pin) => Trust::key(*pin).map_err(|what| Missing {
@@ -311,12 +315,12 @@ fn files(source: &str, folder: &Path) -> Result<PathBuf, Missing> {
 
 fn passwords(source: &str, folder: &Path) -> Result<Passwords, Missing> {
     let named = format!("the file {source}");
-    let text = text(&named, &folder.join(source))?;
+    let text = text(&named, &folder.join(source), LARGEST)?;
     Passwords::parse(&text).map_err(|why| Missing::new(&named, why))
 }
 
-fn text(named: &str, path: &Path) -> Result<String, Missing> {
-    fs::read_to_string(path).map_err(|error| Missing::unread(named, &error))
+fn text(named: &str, path: &Path, most: u64) -> Result<String, Missing> {
+    read_text(path, most).map_err(|error| Missing::unread(named, &error))
 }
 
 const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";

@@ -1,10 +1,11 @@
 //! Whether a file has changed, told by one `stat`.
 
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// What tells one state of a file from another: every way of saving (in place, by a rename, by a link that is pointed
@@ -33,6 +34,38 @@ impl Seen {
 /// The state of a file now, links followed; `None` where there is none, as between two steps of a save.
 pub(super) fn look(file: &Path) -> Option<Seen> {
     fs::metadata(file).ok().as_ref().map(Seen::of)
+}
+
+/// The bytes of a file, which is to be no larger than `most`. Whoever opens a pipe waits for somebody to write to it, so
+/// only a regular file is read.
+///
+/// # Errors
+/// Those of the system, and what is wrong with the file.
+pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(no_file());
+    }
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// As [`read`], where it must be UTF-8.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read(path, most)?).map_err(io::Error::other)
+}
+
+/// What is said of a pipe, a device, or a folder where a file should be.
+pub(super) fn no_file() -> io::Error {
+    io::Error::other("it is no regular file")
 }
 
 /// Whether an error says nothing of the file, and may be over by the next look: there was no descriptor or no memory to be
@@ -95,6 +128,23 @@ mod tests {
             modified: (0, 0),
             changed: (0, 0),
         })
+    }
+
+    #[test]
+    fn a_file_is_read_if_it_is_one_and_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "abc").unwrap();
+        assert_eq!(read(&file, 3).unwrap(), b"abc");
+        let larger = read(&file, 2).unwrap_err().to_string();
+        assert_eq!(larger, "it is larger than 2 bytes");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_text(&link, 3).unwrap(), "abc");
+        for other in [Path::new("/dev/zero"), folder.path()] {
+            let refused = read(other, 3).unwrap_err().to_string();
+            assert_eq!(refused, "it is no regular file");
+        }
     }
 
     #[test]

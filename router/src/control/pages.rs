@@ -1,10 +1,10 @@
 //! Reads pages of the operator's own.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::load::Missing;
+use super::look::read_text;
 use crate::decision::Page;
 use crate::live::pages::Pages;
 
@@ -28,17 +28,9 @@ pub(super) fn read(source: &str, folder: &Path) -> Result<Pages, Missing> {
 }
 
 fn file(path: &Path) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut text = String::new();
-    file.take(LARGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!(
-            "it is larger than {LARGEST} bytes"
-        )));
+    match read_text(path, LARGEST) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(Some(text))
 }

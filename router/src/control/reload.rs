@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::load::LoadError;
-use super::look::{Rest, Seen, look};
+use super::look::{Rest, Seen, look, no_file};
 use super::poll::Poll;
 use super::store::Store;
 use crate::live::cells::Cells;
@@ -128,7 +128,13 @@ impl Watch {
     async fn reload(&mut self, asked: bool, publisher: &Publisher, cells: &Cells) {
         let (file, store) = (self.gate.name.clone(), self.gate.store.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let text = steps::read(&file).map_err(LoadError::Unreadable)?;
+            let is_file = std::fs::metadata(&file).map(|found| found.is_file());
+            let text = match is_file {
+                Ok(true) => steps::read(&file),
+                Ok(false) => Err(no_file()),
+                Err(error) => Err(error),
+            };
+            let text = text.map_err(LoadError::Unreadable)?;
             Ok((text, store.notice()))
         });
         let reading = reading.await;

@@ -1,10 +1,13 @@
 //! From a cell's placement to a connected socket.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
@@ -12,6 +15,8 @@ use hickory_resolver::config::{
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
@@ -35,6 +40,8 @@ const FLY_DNS: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0
 pub enum DialError {
     /// The name has no address.
     Unresolved(String),
+    /// Nobody said in the time the cell's entry allows which address the name has.
+    NotTold(String, Duration),
     /// No connection was made in the time the cell's entry allows.
     TimedOut(SocketAddr, Duration),
     /// The address refused, or could not be reached.
@@ -45,6 +52,10 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(name) => write!(f, "{name} has no address"),
+            Self::NotTold(name, after) => {
+                let after = after.as_millis();
+                write!(f, "the address of {name} was not told in {after} ms")
+            }
             Self::TimedOut(address, after) => {
                 write!(f, "{address} did not accept in {} ms", after.as_millis())
             }
@@ -58,6 +69,7 @@ impl std::error::Error for DialError {}
 /// One worker's way to sockets.
 pub struct Dialer {
     private: TokioResolver,
+    public: LookUps,
 }
 
 impl fmt::Debug for Dialer {
@@ -92,7 +104,8 @@ impl Dialer {
         let private = builder
             .build()
             .map_err(|error| format!("name resolution: {error}"))?;
-        Ok(Self { private })
+        let public = LookUps::by(system);
+        Ok(Self { private, public })
     }
 
     /// Connects to a cell, within the time its entry allows. Cancel safe.
@@ -130,10 +143,11 @@ impl Dialer {
                 let bare = host.trim_start_matches('[').trim_end_matches(']');
                 let found = match bare.parse::<IpAddr>() {
                     Ok(ip) => vec![ip],
-                    Err(_) => match tokio::net::lookup_host((bare, *port)).await {
-                        Ok(found) => found.map(|address| address.ip()).collect(),
-                        Err(_) => Vec::new(),
-                    },
+                    Err(_) => {
+                        let patience = cell.policy.limits.connect_timeout;
+                        let told = timeout(patience, self.public.look_up(bare)).await;
+                        told.map_err(|_| DialError::NotTold(host.to_string(), patience))?
+                    }
                 };
                 (host.to_string(), *port, found)
             }
@@ -157,6 +171,61 @@ impl Dialer {
             );
         }
     }
+}
+
+/// One worker's look-ups by the system's resolver, each of which keeps a thread for as long as that takes: one at a time for
+/// each name, shared by all who ask meanwhile. So a name that nobody answers for takes one thread, however many ask.
+struct LookUps {
+    by: Arc<Resolve>,
+    running: RefCell<HashMap<Box<str>, LookUp>>,
+}
+
+/// What tells the addresses of a name, and may take its time.
+type Resolve = dyn Fn(&str) -> Vec<IpAddr> + Send + Sync;
+
+/// What a look-up found, once it has.
+type LookUp = watch::Receiver<Option<Arc<[IpAddr]>>>;
+
+impl LookUps {
+    fn by(by: impl Fn(&str) -> Vec<IpAddr> + Send + Sync + 'static) -> Self {
+        Self {
+            by: Arc::new(by),
+            running: RefCell::default(),
+        }
+    }
+
+    /// The addresses of a name, as far as there are any. Cancel safe: the look-up goes on.
+    async fn look_up(&self, name: &str) -> Vec<IpAddr> {
+        let mut look_up = self.running(name);
+        let found = look_up.wait_for(Option::is_some).await;
+        found
+            .ok()
+            .and_then(|found| found.as_deref().map(<[IpAddr]>::to_vec))
+            .unwrap_or_default()
+    }
+
+    fn running(&self, name: &str) -> LookUp {
+        let mut running = self.running.borrow_mut();
+        // Whoever found something is gone.
+        running.retain(|_, look_up| look_up.has_changed().is_ok());
+        if let Some(look_up) = running.get(name) {
+            return look_up.clone();
+        }
+        let (tells, look_up) = watch::channel(None);
+        running.insert(name.into(), look_up.clone());
+        let (by, name) = (Arc::clone(&self.by), name.to_owned());
+        drop(spawn_blocking(move || {
+            tells.send_replace(Some(by(&name).into()));
+        }));
+        look_up
+    }
+}
+
+/// Asks the system's resolver.
+fn system(name: &str) -> Vec<IpAddr> {
+    let found = (name, 0).to_socket_addrs();
+    let found = found.map(|found| found.map(|address| address.ip()).collect());
+    found.unwrap_or_default()
 }
 
 /// The name of a cell's machine on the private network, absolute. Empty for a cell at an address.
@@ -204,5 +273,66 @@ fn system_servers() -> Vec<NameServerConfig> {
         vec![NameServerConfig::udp(FLY_DNS)]
     } else {
         named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::registry::Registry;
+
+    /// A resolver that answers for `silent` once the first sender is dropped, and says when it was asked for that.
+    fn hanging() -> (LookUps, Sender<()>, std::sync::mpsc::Receiver<()>) {
+        let (holds, held) = channel();
+        let (asked, asks) = channel();
+        let held = Mutex::new(held);
+        let look_ups = LookUps::by(move |name| {
+            if name == "silent" {
+                let _ = asked.send(());
+                let _: Result<(), _> = held.lock().unwrap().recv();
+            }
+            vec![IpAddr::from([127, 0, 0, 1])]
+        });
+        (look_ups, holds, asks)
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_hangs_is_asked_once_by_all_who_wait() {
+        let (look_ups, holds, asks) = hanging();
+        for _ in 0..3 {
+            let told = timeout(Duration::from_millis(5), look_ups.look_up("silent")).await;
+            assert!(told.is_err());
+        }
+        assert_eq!(look_ups.look_up("other").await.len(), 1);
+        let mut running = look_ups.running("silent");
+        drop(holds);
+        assert_eq!(look_ups.look_up("silent").await.len(), 1);
+        assert_eq!(asks.try_iter().count(), 1);
+        // What was found is not kept for those who come later.
+        while running.changed().await.is_ok() {}
+        assert_eq!(look_ups.look_up("silent").await.len(), 1);
+        assert_eq!(asks.try_iter().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cell_whose_name_nobody_answers_for_is_given_up_in_its_time() {
+        let text =
+            br#"{"version":1,"cells":{"alice":{"address":"silent:1","connect_timeout_ms":10}}}"#;
+        let registry = Registry::parse(text).unwrap();
+        let private = TokioResolver::builder_with_config(
+            ResolverConfig::default(),
+            TokioRuntimeProvider::default(),
+        );
+        let (public, _holds, _asks) = hanging();
+        let dialer = Dialer {
+            private: private.build().unwrap(),
+            public,
+        };
+        let cell = registry.cell("alice").unwrap();
+        let dialled = dialer.dial(cell, &Live::default()).await;
+        assert!(matches!(dialled, Err(DialError::NotTold(..))));
     }
 }
