@@ -66,6 +66,9 @@ use crate::outbound::wake;
 use crate::outbound::webhook::{Notices, Receiver, Webhook};
 use crate::worker::{Listener, Own, Shared};
 
+/// Descriptors that are for no request: listeners, runtimes, files, the API, operators.
+const DESCRIPTORS_OF_OWN: u64 = 128;
+
 /// How long the end waits for what the control thread reads and writes.
 const LAST_READS: Duration = Duration::from_secs(1);
 
@@ -126,8 +129,19 @@ impl std::error::Error for RunError {}
 ///
 /// # Errors
 /// `RunError` where it cannot start; then nothing was taken from a router that it was to replace.
-pub fn run(config: Config) -> Result<(), RunError> {
-    take_descriptors();
+pub fn run(mut config: Config) -> Result<(), RunError> {
+    let descriptors = take_descriptors();
+    let connections = affordable(config.max_connections, descriptors);
+    if connections < config.max_connections {
+        let configured = config.max_connections;
+        tracing::warn!(
+            connections,
+            configured,
+            descriptors,
+            "fewer connections are taken than --max-connections says: the system lets the router have too few descriptors (ulimit -n)"
+        );
+        config.max_connections = connections;
+    }
     let (source, snapshot) = Source::open(
         config.registry.clone(),
         config.registry_copy.clone(),
@@ -449,12 +463,24 @@ fn own(
 }
 
 /// Takes as many descriptors as the system lets a process have. Few systems give more than 1,024 to one that does not ask,
-/// for the sake of programs that use select(2); here two stand for each request.
-fn take_descriptors() {
+/// for the sake of programs that use select(2); here two stand for each request. How many there are, if that has an end.
+fn take_descriptors() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Where this is refused, there are as many as before.
     let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many of so many connections of clients can be taken: each leaves a descriptor for one to a cell, and all of them some
+/// for files, the API and the rest. A client that finds none waits in the kernel; a request that finds none is lost.
+fn affordable(connections: usize, descriptors: Option<u64>) -> usize {
+    let Some(descriptors) = descriptors else {
+        return connections;
+    };
+    let rest = DESCRIPTORS_OF_OWN.min(descriptors / 4);
+    let most = usize::try_from((descriptors - rest) / 2).unwrap_or(usize::MAX);
+    connections.min(most.max(1))
 }
 
 /// Starts the workers and waits until all are ready to serve.
@@ -494,4 +520,26 @@ fn certificates(path: PathBuf, chooser: &Chooser) -> Result<Folder, RunError> {
         .for_each(|problem| tracing::error!("{problem}"));
     chooser.replace(certificates);
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::affordable;
+
+    #[test]
+    fn every_connection_leaves_a_descriptor_for_one_to_a_cell() {
+        for (connections, descriptors, taken) in [
+            (50_000, None, 50_000),
+            (50_000, Some(1 << 20), 50_000),
+            (50_000, Some(100_128), 50_000),
+            (50_000, Some(100_126), 49_999),
+            (50_000, Some(1024), 448),
+            (50_000, Some(64), 24),
+            (50_000, Some(1), 1),
+            (10, Some(1024), 10),
+        ] {
+            let affordable = affordable(connections, descriptors);
+            assert_eq!(affordable, taken, "{connections} of {descriptors:?}");
+        }
+    }
 }

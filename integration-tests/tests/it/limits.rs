@@ -10,7 +10,7 @@ use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::scene::{HOST, options};
+use crate::scene::{HOST, at, options, starve};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -183,4 +183,62 @@ async fn a_router_takes_as_many_descriptors_as_it_may_have() {
         assert_eq!(answer.unwrap().unwrap().status, StatusCode::OK);
         clients.push(client);
     }
+}
+
+#[tokio::test]
+async fn clients_leave_descriptors_for_the_cell() {
+    // A quarter of 256 is for the router itself; of the rest every second is for a client.
+    const TAKEN: usize = 96;
+    let cell = ScriptedCell::listen().await;
+    let mut options = options(json!({ "alice": at(cell.addr()) }));
+    options.under = ["prlimit", "--nofile=256:256"].map(String::from).to_vec();
+    let router = Router::start(options).await;
+    let told = router
+        .next_event(|event| event["connections"] == TAKEN && event["descriptors"] == 256)
+        .await;
+    assert_eq!(told["level"], "WARN");
+    let mut clients = Vec::new();
+    for _ in 0..TAKEN + 40 {
+        clients.push(Raw::connect(router.addr()).await.unwrap());
+    }
+    let mut upstreams = Vec::new();
+    for client in &mut clients[..TAKEN] {
+        let asked = client.write(format!("GET /x HTTP/1.1\r\nhost: {HOST}\r\n\r\n"));
+        asked.await.unwrap();
+        upstreams.push(cell.request().await.0);
+    }
+    for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
+        upstream.write(OK).await.unwrap();
+        assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_router_without_descriptors_does_not_blame_the_cell() {
+    let (router, cell) = limited(json!({})).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    let ask = format!("GET /x HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client
+        .write(format!(
+            "GET /up HTTP/1.1\r\nhost: {}\r\n\r\n",
+            router.addr()
+        ))
+        .await
+        .unwrap();
+    assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
+    starve(&router, true);
+    // More often than it takes to leave a cell alone.
+    for _ in 0..6 {
+        client.write(&ask).await.unwrap();
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        let record = router.next_record(|line| line["path"] == "/x").await;
+        assert_eq!(record["reason"], "router_exhausted");
+        assert_eq!(record["error_by"], "router");
+    }
+    starve(&router, false);
+    client.write(&ask).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    upstream.write(OK).await.unwrap();
+    assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
 }

@@ -11,7 +11,9 @@ use integration_tests::{Router, RouterOptions, ScriptedCell};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::scene::{HOST, at, digest_of_pieces, driven, pieces, registry, router, running, said};
+use crate::scene::{
+    HOST, at, digest_of_pieces, driven, pieces, registry, router, running, said, starve,
+};
 
 pub(crate) const APP: &str = "cells";
 
@@ -321,6 +323,30 @@ async fn a_start_that_is_refused_for_now_is_asked_for_again() {
         assert_eq!(answer.status, StatusCode::OK, "{status}");
         assert_eq!(fly.calls(Action::Start, &machine.id), 3, "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_router_without_descriptors_wakes_nobody() {
+    let (fly, machine, router) = sleeping(json!({})).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    let ask = format!("GET /whoami HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client
+        .write(format!(
+            "GET /up HTTP/1.1\r\nhost: {}\r\n\r\n",
+            router.addr()
+        ))
+        .await
+        .unwrap();
+    assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
+    starve(&router, true);
+    client.write(&ask).await.unwrap();
+    let answer = client.answer().await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(reason(&router, answer.status).await, "router_exhausted");
+    assert_eq!(fly.calls(Action::Start, &machine.id), 0);
+    starve(&router, false);
+    client.write(&ask).await.unwrap();
+    assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -13,8 +13,9 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
@@ -46,6 +47,8 @@ pub enum DialError {
     TimedOut(SocketAddr, Duration),
     /// The address refused, or could not be reached.
     Refused(SocketAddr, io::Error),
+    /// The router has nothing left to connect with: no descriptor, no memory, or no port. That says nothing of the cell.
+    Exhausted(io::Error),
 }
 
 impl fmt::Display for DialError {
@@ -60,6 +63,7 @@ impl fmt::Display for DialError {
                 write!(f, "{address} did not accept in {} ms", after.as_millis())
             }
             Self::Refused(address, error) => write!(f, "{address}: {error}"),
+            Self::Exhausted(error) => write!(f, "the router has nothing left for it: {error}"),
         }
     }
 }
@@ -123,7 +127,7 @@ impl Dialer {
             None => self.addresses(cell).await?,
         };
         let connected = connect(&addresses, cell.policy.limits.connect_timeout).await;
-        if connected.is_err() {
+        if !matches!(connected, Ok(_) | Err(DialError::Exhausted(_))) {
             self.forget(cell, live, began);
         }
         connected
@@ -153,6 +157,10 @@ impl Dialer {
             }
         };
         if found.is_empty() {
+            // Who has no descriptor to ask with finds nothing, too.
+            if let Some(error) = TcpSocket::new_v4().err().filter(is_exhaustion) {
+                return Err(DialError::Exhausted(error));
+            }
             return Err(DialError::Unresolved(name));
         }
         Ok(found
@@ -236,6 +244,18 @@ pub(super) fn private_name(cell: &Cell) -> String {
     }
 }
 
+/// Whether the system has nothing left for a connection, wherever that leads to.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let lacking = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| lacking.contains(&errno))
+}
+
 /// Finds out that a machine has vanished under a connection on which nobody speaks.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
@@ -257,6 +277,7 @@ async fn connect(
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
                 return Ok((socket, address));
             }
+            Ok(Err(error)) if is_exhaustion(&error) => return Err(DialError::Exhausted(error)),
             Ok(Err(error)) => last = DialError::Refused(address, error),
             Err(_) => last = DialError::TimedOut(address, patience),
         }
@@ -297,6 +318,16 @@ mod tests {
             vec![IpAddr::from([127, 0, 0, 1])]
         });
         (look_ups, holds, asks)
+    }
+
+    #[test]
+    fn what_the_router_lacks_says_nothing_of_the_cell() {
+        let lacks = |errno: Errno| is_exhaustion(&errno.into());
+        assert!([Errno::MFILE, Errno::NFILE, Errno::NOBUFS].map(lacks) == [true; 3]);
+        assert!([Errno::NOMEM, Errno::ADDRNOTAVAIL].map(lacks) == [true; 2]);
+        assert!(
+            [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH].map(lacks) == [false; 3]
+        );
     }
 
     #[tokio::test]

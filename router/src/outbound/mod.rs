@@ -143,11 +143,24 @@ impl std::error::Error for StreamError {
 impl StreamError {
     /// Whether the cell is not where it was looked for: then it may sleep, or have moved.
     fn is_absence(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Dial(DialError::Exhausted(_)) => false,
             // A cell that is about to stop closes what it has answered.
-            Self::Dial(_) | Self::Untrusted(..) | Self::NotTheCell(..) | Self::Closed
-        )
+            Self::Dial(_) | Self::Untrusted(..) | Self::NotTheCell(..) | Self::Closed => true,
+            Self::Wake(_)
+            | Self::WakeTimeout(_)
+            | Self::Waking(..)
+            | Self::Asleep
+            | Self::TooManyHeld
+            | Self::HoldTimeout(_)
+            | Self::Broken(_)
+            | Self::BadAnswer(_)
+            | Self::ClientCut(_)
+            | Self::ClientStalled(_)
+            | Self::TooLarge(_)
+            | Self::Silent(_)
+            | Self::UnaskedUpgrade => false,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use self::waking_page::Progress;
 use crate::account::record::Blame;
 use crate::decision::{Answer, Malformed, Page, ReplayKind};
 use crate::live::pages::{Pages, Slot};
-use crate::outbound::StreamError;
+use crate::outbound::{DialError, StreamError};
 use crate::registry::Placement;
 use crate::wire::accept::Form;
 use crate::wire::sieve::Fields;
@@ -313,6 +313,12 @@ pub struct Failure {
 pub fn failure(error: &StreamError, retry_after: Duration, sheet: Sheet<'_>) -> Failure {
     const SLOW: &str = "This address did not answer in time. Please try again later.";
     let (status, reason, text, blame) = match error {
+        StreamError::Dial(DialError::Exhausted(_)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "router_exhausted",
+            UNREACHABLE,
+            Blame::Router,
+        ),
         StreamError::Dial(_) => (
             StatusCode::BAD_GATEWAY,
             "unreachable",
