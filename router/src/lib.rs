@@ -24,8 +24,10 @@ pub mod wire;
 mod worker;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -179,13 +181,15 @@ pub fn run(mut config: Config) -> Result<(), RunError> {
     let exporting = exporting(&config)?;
     let config = Arc::new(config);
     let drain = Drain::default();
-    let log = Output::to(io::stdout(), |lines| {
-        tracing::warn!(
-            lines,
-            "access log: dropped, for whoever reads it is too slow"
-        );
-    })
-    .map_err(|error| RunError::System("cannot start the log's thread", error))?;
+    let log = stdout().and_then(|stdout| {
+        Output::to(stdout, |lines| {
+            tracing::warn!(
+                lines,
+                "access log: dropped, for whoever reads it is too slow, or cannot take it"
+            );
+        })
+    });
+    let log = log.map_err(|error| RunError::System("cannot start the log's thread", error))?;
     let (waker, orders) = wake::channel();
     let shared = Shared {
         permits: Arc::new(Semaphore::new(
@@ -308,6 +312,11 @@ pub fn run(mut config: Config) -> Result<(), RunError> {
     log.finish(LAST_LINES);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Standard output, without what the standard library keeps back of it: whether a line is written is to be known.
+fn stdout() -> io::Result<File> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// The checks of passwords, with a key that nobody knows.

@@ -47,7 +47,7 @@ impl fmt::Debug for Output {
 }
 
 impl Output {
-    /// An output that a thread of its own writes to `sink`. `dropped` is told how many lines were dropped, once others are
+    /// An output that a thread of its own writes to `sink`, which keeps nothing back. `dropped` is told how many lines were dropped, once others are
     /// written again.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Output {
     pub fn offer(&self, lines: &[u8]) {
         let mut waiting = self.0.waiting();
         if waiting.bytes + lines.len() > MOST_BYTES {
-            let dropped = memchr::memchr_iter(b'\n', lines).count() as u64;
+            let dropped = count(lines);
             waiting.dropped += dropped;
             waiting.unsaid += dropped;
             return;
@@ -99,6 +99,7 @@ impl Output {
     }
 
     fn write_out(&self, mut sink: impl Write, dropped: impl Fn(u64)) {
+        let mut torn = false;
         loop {
             let mut waiting = self.0.waiting();
             let piece = loop {
@@ -111,11 +112,15 @@ impl Output {
                 }
             };
             drop(waiting);
-            // A reader that is gone must not stop the requests.
-            let _ = sink.write_all(&piece).and_then(|()| sink.flush());
+            let lost = write(&mut sink, &piece, &mut torn);
             let mut waiting = self.0.waiting();
             waiting.bytes -= piece.len();
-            let unsaid = std::mem::take(&mut waiting.unsaid);
+            waiting.dropped += lost;
+            waiting.unsaid += lost;
+            let unsaid = match lost {
+                0 => std::mem::take(&mut waiting.unsaid),
+                _ => 0,
+            };
             drop(waiting);
             self.0.changed.notify_all();
             if unsaid > 0 {
@@ -123,6 +128,40 @@ impl Output {
             }
         }
     }
+}
+
+/// Writes whole lines; how many of them could not be written as a whole. A reader that is gone, or a disk that is full, must
+/// not stop the requests. `torn` is whether the last line that was written has no end: the next begins a line of its own.
+fn write(sink: &mut impl Write, lines: &[u8], torn: &mut bool) -> u64 {
+    let mut rest = lines;
+    if *torn && write_some(sink, &mut &b"\n"[..]).is_ok() {
+        *torn = false;
+    }
+    let written = write_some(sink, &mut rest);
+    if rest.len() < lines.len() {
+        *torn = lines[lines.len() - rest.len() - 1] != b'\n';
+    }
+    match written {
+        Ok(()) => 0,
+        Err(_) => count(rest),
+    }
+}
+
+/// Writes until there is no `rest`.
+fn write_some(sink: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match sink.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 /// One call hands over what it is given: whole lines, as `tracing` writes them.
@@ -171,7 +210,9 @@ mod tests {
         let tell = move |lines| _ = say.send(lines);
         let output = Output::to(Slow { may, written }, tell).unwrap();
         output.offer(b"first\n");
-        output.offer(&vec![b'x'; MOST_BYTES - 6]);
+        let mut long = vec![b'x'; MOST_BYTES - 7];
+        long.push(b'\n');
+        output.offer(&long);
         output.offer(b"second\nthird\n");
         assert_eq!(output.dropped(), 2);
         let_it.send(()).unwrap();
@@ -183,6 +224,90 @@ mod tests {
         assert_eq!(lines.recv().unwrap().len(), MOST_BYTES - 6);
         assert_eq!(lines.recv().unwrap(), b"x\n");
         assert_eq!(output.dropped(), 2);
+    }
+
+    /// A disk with so much room.
+    struct Disk {
+        room: usize,
+        holds: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+            let fits = lines.len().min(self.room);
+            if fits == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= fits;
+            self.holds.extend(&lines[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_that_are_counted_and_tears_no_other() {
+        let (room, holds) = (0, Vec::new());
+        let (mut disk, mut torn) = (Disk { room, holds }, false);
+        let mut write = |room, lines: &[u8]| {
+            disk.room = room;
+            let lost = write(&mut disk, lines, &mut torn);
+            (
+                lost,
+                String::from_utf8(std::mem::take(&mut disk.holds)).unwrap(),
+            )
+        };
+        assert_eq!(write(9, b"one\ntwo\n"), (0, "one\ntwo\n".to_owned()));
+        assert_eq!(write(0, b"one\ntwo\n"), (2, String::new()));
+        assert_eq!(write(4, b"one\ntwo\n"), (1, "one\n".to_owned()));
+        assert_eq!(write(9, b"one\n"), (0, "one\n".to_owned()));
+        assert_eq!(write(6, b"one\ntwo\nthree\n"), (2, "one\ntw".to_owned()));
+        assert_eq!(write(0, b"one\n"), (1, String::new()));
+        assert_eq!(write(1, b"one\n"), (1, "\n".to_owned()));
+        assert_eq!(write(9, b"one\n"), (0, "one\n".to_owned()));
+        assert_eq!(write(2, b"one\n"), (1, "on".to_owned()));
+        assert_eq!(write(9, b"one\n"), (0, "\none\n".to_owned()));
+    }
+
+    #[test]
+    fn what_a_full_disk_lost_is_said_once_others_are_written() {
+        let (let_it, may) = channel();
+        let (written, lines) = channel();
+        let (say, said) = channel();
+        let mut full = 2;
+        let mut slow = Slow { may, written };
+        let sink = Failing(move |lines: &[u8]| {
+            if full > 0 {
+                full -= 1;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            slow.write(lines)
+        });
+        let tell = move |lines| _ = say.send(lines);
+        let output = Output::to(sink, tell).unwrap();
+        output.offer(b"one\ntwo\n");
+        output.offer(b"three\n");
+        output.offer(b"four\n");
+        let_it.send(()).unwrap();
+        assert_eq!(lines.recv().unwrap(), b"four\n");
+        assert_eq!(said.recv(), Ok(3));
+        assert_eq!(output.dropped(), 3);
+    }
+
+    /// Writes as it is told to.
+    struct Failing<F>(F);
+
+    impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for Failing<F> {
+        fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+            (self.0)(lines)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
