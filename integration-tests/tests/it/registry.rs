@@ -9,6 +9,7 @@ use cell_router::control::store::history::text_at;
 use cell_router::registry::Version;
 use http::StatusCode;
 use integration_tests::{Binaries, Router, RouterOptions, client};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -412,6 +413,47 @@ async fn a_confirmed_command_is_confirmed_for_the_router() {
     let loaded = router
         .next_event(|event| event["message"] == "registry loaded" && event["version"] == *last);
     assert_eq!(loaded.await["cells"], 1);
+}
+
+#[tokio::test]
+async fn small_edits_by_programs_are_agreed_to_also_where_they_are_seen_as_one() {
+    let many: serde_json::Map<_, _> = (0..20)
+        .map(|number| (format!("c{number}"), at(([127, 0, 0, 1], 1).into())))
+        .collect();
+    let place = Place::new(&registry(many.into()));
+    let router = Router::start(place.options()).await;
+    // While it stands still, all that is edited becomes one step to it.
+    router.process().signal(Signal::STOP);
+    for number in 0..11 {
+        place.done(&["cell", "disable", &format!("c{number}")]);
+    }
+    let last = Version::of(place.text().as_bytes()).to_string();
+    router.process().signal(Signal::CONT);
+    let loaded = router
+        .next_event(|event| event["message"] == "registry loaded" && event["version"] == *last);
+    assert_eq!(loaded.await["cells"], 20);
+    let answer = client::get(router.addr(), "c10.example.com", "/").await;
+    assert_eq!(answer.unwrap().status, StatusCode::FORBIDDEN);
+
+    router.process().signal(Signal::STOP);
+    for number in 0..11 {
+        place.done(&["cell", "enable", &format!("c{number}")]);
+    }
+    router.process().signal(Signal::CONT);
+    let last = Version::of(place.text().as_bytes()).to_string();
+    router
+        .next_event(|event| event["message"] == "registry loaded" && event["version"] == *last)
+        .await;
+    // What comes by hand was judged by nobody.
+    router.process().signal(Signal::STOP);
+    for number in 0..10 {
+        place.done(&["cell", "disable", &format!("c{number}")]);
+    }
+    router.save(&place.text().replace("127.0.0.1:1", "127.0.0.1:2"));
+    router.process().signal(Signal::CONT);
+    said(&router, "registry refused: the last good one serves on").await;
+    let answer = client::get(router.addr(), "c0.example.com", "/").await;
+    assert_eq!(answer.unwrap().status, StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]

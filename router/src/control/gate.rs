@@ -122,7 +122,7 @@ impl Gate {
         let judging = tokio::task::spawn_blocking(move || {
             judge(&text, &folder, &last, most, |version| {
                 confirmed == Some(version)
-                    || store.was_confirmed(last.version, version).unwrap_or(false)
+                    || store.was_agreed(last.version, version).unwrap_or(false)
             })
         });
         match judging.await {

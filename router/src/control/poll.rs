@@ -220,7 +220,7 @@ impl Poll {
         let last = self.bucket.last().await.ok();
         let (store, now) = (self.gate.store.clone(), publisher.current().version);
         let judging = spawn_blocking(move || {
-            let confirmed = store.was_confirmed(now, Version::of(&held.text));
+            let confirmed = store.was_agreed(now, Version::of(&held.text));
             (held, confirmed.ok())
         });
         match judging.await {

@@ -288,23 +288,29 @@ impl Store {
         }
     }
 
-    /// Whether one of the steps from the version `since` to the version `to` was confirmed, however many cells it unplugs.
+    /// Whether the way from the version `since` to the version `to` was agreed to, however many cells it unplugs: one of its
+    /// steps was confirmed, or each was made by a program, which judged it then. Together they may be more than either.
     ///
     /// # Errors
     /// `StoreError::File`, `StoreError::Bucket`.
-    pub fn was_confirmed(&self, since: Version, to: Version) -> Result<bool, StoreError> {
-        let (mut seen, mut within, mut confirmed) = (0, false, false);
+    pub fn was_agreed(&self, since: Version, to: Version) -> Result<bool, StoreError> {
+        let (mut seen, mut within, mut by_hand, mut agreed) = (0, false, false, false);
         self.walk(None, FEW, |_, record| {
             seen += 1;
             within |= record.version == to;
-            let over = seen >= LOOK_BACK || (within && record.version == since);
-            confirmed = within && record.version != since && record.confirmed;
-            if over || confirmed {
+            let back = within && record.version == since;
+            agreed = match back {
+                true => !by_hand,
+                false => within && record.confirmed,
+            };
+            // What looks like an edit that was not made may be a save, too, that took one back.
+            by_hand |= within && [BY_HAND, CUT_OFF].contains(&&*record.through);
+            if back || agreed || seen >= LOOK_BACK {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         })?;
-        Ok(confirmed)
+        Ok(agreed)
     }
 
     /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, or the
