@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::identity::proof;
-use crate::scene::{HOST, at, options};
+use crate::scene::{HOST, at, options, registry, said};
 
 /// What a test tells a connection of a cell to do.
 enum Order {
@@ -685,4 +685,25 @@ async fn a_connection_that_has_fallen_silent_is_left_for_a_fresh_one() {
     };
     fresh.asked().await.answer(200, "ok");
     assert_eq!(answered.await.unwrap().unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_cell_that_moved_is_reached_though_nobody_answers_where_it_was() {
+    let (old, new) = (Http2Cell::listen().await, Http2Cell::listen().await);
+    let mut was = entry(old.addr());
+    was["secret"] = json!({ "env": "SECRET" });
+    let options: RouterOptions = options(json!({ "alice": was })).env("SECRET", "s-alice");
+    let router = Router::start(options).await;
+    let first = getting(&router, "/first");
+    // It never says who it is.
+    let _silent = old.listener.accept().await.unwrap();
+    let mut is = entry(new.addr());
+    is["identity"] = json!("none");
+    router.save(&registry(json!({ "alice": is })));
+    said(&router, "registry loaded").await;
+    let second = getting(&router, "/second");
+    let mut line = new.line().await;
+    line.asked().await.answer(200, "here");
+    assert_eq!(second.await.unwrap().unwrap().text(), "here");
+    assert!(!first.is_finished());
 }

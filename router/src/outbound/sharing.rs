@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::http2::{Shared, Stream};
 use crate::live::trust::Trust;
-use crate::registry::{Cell, CellName};
+use crate::registry::{Cell, CellName, Placement};
 
 /// What became of a connection that others wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,22 @@ enum Opening {
 #[derive(Debug, Default)]
 pub struct Sharing {
     open: RefCell<HashMap<CellName, Vec<Rc<Shared>>>>,
-    opening: RefCell<HashMap<CellName, watch::Receiver<Opening>>>,
+    opening: RefCell<HashMap<CellName, Running>>,
+}
+
+/// A connection that is being opened.
+#[derive(Debug)]
+struct Running {
+    placement: Placement,
+    trust: Option<Arc<Trust>>,
+    result: watch::Receiver<Opening>,
+}
+
+impl Running {
+    /// Whether it will lead to where the cell is by now.
+    fn leads_to(&self, cell: &Cell, trust: Option<&Arc<Trust>>) -> bool {
+        self.placement == cell.placement && self.trust.as_ref() == trust
+    }
 }
 
 /// A way to send a request, or to come by one.
@@ -52,7 +67,15 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((home, cell)) = &self.home {
-            home.opening.borrow_mut().remove(cell);
+            let mut opening = home.opening.borrow_mut();
+            // Where the cell has moved meanwhile, another may have the turn for it.
+            let own = self.result.subscribe();
+            if opening
+                .get(cell)
+                .is_some_and(|it| it.result.same_channel(&own))
+            {
+                opening.remove(cell);
+            }
         }
     }
 }
@@ -70,9 +93,14 @@ impl Sharing {
             if let Some(stream) = self.place(cell, trust, lasts) {
                 return Found::Stream(stream);
             }
-            let running = self.opening.borrow().get(&cell.name).cloned();
+            let running = {
+                let opening = self.opening.borrow();
+                let running = opening.get(&cell.name);
+                let running = running.filter(|running| running.leads_to(cell, trust));
+                running.map(|running| running.result.clone())
+            };
             let Some(mut running) = running else {
-                return Found::Turn(self.turn(&cell.name));
+                return Found::Turn(self.turn(cell, trust));
             };
             let ended = running.wait_for(|opening| *opening == Opening::Done);
             if ended.await.is_err() {
@@ -82,12 +110,18 @@ impl Sharing {
         }
     }
 
-    fn turn(self: &Rc<Self>, cell: &CellName) -> Turn {
-        let (result, running) = watch::channel(Opening::Running);
-        self.opening.borrow_mut().insert(cell.clone(), running);
-        Turn {
+    fn turn(self: &Rc<Self>, cell: &Cell, trust: Option<&Arc<Trust>>) -> Turn {
+        let (sender, result) = watch::channel(Opening::Running);
+        let running = Running {
+            placement: cell.placement.clone(),
+            trust: trust.cloned(),
             result,
-            home: Some((Rc::clone(self), cell.clone())),
+        };
+        let name = cell.name.clone();
+        self.opening.borrow_mut().insert(name.clone(), running);
+        Turn {
+            result: sender,
+            home: Some((Rc::clone(self), name)),
         }
     }
 
