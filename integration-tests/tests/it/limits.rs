@@ -10,7 +10,7 @@ use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::scene::{HOST, at, options, starve};
+use crate::scene::{HOST, at, options, registry, starve};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -131,6 +131,34 @@ async fn requests_beyond_the_limit_wait_their_turn() {
     let waited = |line: &Value| line["status"] == 200 && line["path"] != "/first";
     let record = router.next_record(waited).await;
     assert!(record["waited_ms"].is_u64(), "{record}");
+}
+
+#[tokio::test]
+async fn who_waits_in_the_queue_is_let_in_by_an_edit() {
+    let entry = json!({ "max_in_flight": 1, "queue_timeout_ms": 60_000 });
+    let (router, cell) = limited(entry).await;
+    let first = tokio::spawn(client::get(router.addr(), HOST, "/first"));
+    let (mut upstream, _) = cell.request().await;
+    let mut next: FuturesUnordered<_> = ["/second", "/third"]
+        .map(|path| client::get(router.addr(), HOST, path))
+        .into_iter()
+        .collect();
+    // One of them may not even wait; the other does.
+    let refused = next.next().await.unwrap().unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let mut more = at(cell.addr());
+    more["max_in_flight"] = json!(2);
+    router.save(&registry(json!({ "alice": more })));
+    let answering = async {
+        let (mut upstream, _) = cell.request().await;
+        upstream.write(OK).await.unwrap();
+        upstream
+    };
+    let (waited, _kept) = tokio::join!(next.next(), answering);
+    assert_eq!(waited.unwrap().unwrap().status, StatusCode::OK);
+    assert!(!first.is_finished());
+    upstream.write(OK).await.unwrap();
+    assert_eq!(first.await.unwrap().unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -17,18 +17,23 @@ use crate::registry::Cell;
 pub async fn until_changed(
     cell: &Cell,
     began: tokio::time::Instant,
-    mut changes: watch::Receiver<Arc<Snapshot>>,
+    changes: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), StreamError> {
     let patience = cell.policy.limits.hold_timeout;
+    let changed = timeout_at(began + patience, changed(cell, changes)).await;
+    changed.map_err(|_| StreamError::HoldTimeout(patience))
+}
+
+/// Waits until the cell's entry differs from `cell`. Cancel safe.
+pub async fn changed(cell: &Cell, mut changes: watch::Receiver<Arc<Snapshot>>) {
     let changed = changes.wait_for(|snapshot| {
         snapshot
             .registry
             .cell(cell.name.as_str())
             .is_none_or(|now| **now != *cell)
     });
-    match timeout_at(began + patience, changed).await {
-        Ok(Ok(_)) => Ok(()),
+    if changed.await.is_err() {
         // The publisher is gone only with the process.
-        Ok(Err(_)) | Err(_) => Err(StreamError::HoldTimeout(patience)),
+        std::future::pending().await
     }
 }

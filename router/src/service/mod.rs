@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 use self::files::Shelf;
 use self::sign_in::{Check, Pass};
@@ -236,7 +236,7 @@ impl Service {
             }
         };
         let began = record.began();
-        let (mut held, mut place) = (None, None);
+        let (mut held, mut queued, mut place) = (None, None, None);
         let mut known = Known::default();
         let mut again = false;
         loop {
@@ -272,15 +272,24 @@ impl Service {
                     let limits = &cell.policy.limits;
                     let live = self.cells.live(&cell.name);
                     let waits = record.waits("queue");
-                    place = match live.queue(limits.max_in_flight) {
+                    let until = *queued.get_or_insert_with(Instant::now) + limits.queue_timeout;
+                    let turn = match live.queue(limits.max_in_flight) {
                         Some(queued) => {
                             let turn = queued.place(limits.max_in_flight);
-                            timeout(limits.queue_timeout, turn).await.ok()
+                            let changed = hold::changed(&cell, self.current.changes());
+                            tokio::select! {
+                                biased;
+                                turn = turn => Some(Some(turn)),
+                                // Its place in the line is that of an entry that is no more.
+                                () = changed => Some(None),
+                                () = sleep_until(until) => None,
+                            }
                         }
                         None => None,
                     };
                     drop(waits);
-                    if place.is_some() {
+                    if let Some(turn) = turn {
+                        place = turn;
                         record.waited.set(Some(began.elapsed()));
                         continue;
                     }
