@@ -10,7 +10,7 @@ use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::scene::{HOST, at, options, registry, starve};
+use crate::scene::{HOST, at, options, registry, said, starve};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -158,6 +158,26 @@ async fn who_waits_in_the_queue_is_let_in_by_an_edit() {
     assert_eq!(waited.unwrap().unwrap().status, StatusCode::OK);
     assert!(!first.is_finished());
     upstream.write(OK).await.unwrap();
+    assert_eq!(first.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn requests_to_where_a_cell_was_take_no_place_where_it_is() {
+    let (router, old) = limited(json!({ "max_in_flight": 1, "queue_timeout_ms": 0 })).await;
+    let first = tokio::spawn(client::get(router.addr(), HOST, "/first"));
+    let (mut stuck, _) = old.request().await;
+    let new = ScriptedCell::listen().await;
+    let mut moved = at(new.addr());
+    moved["max_in_flight"] = json!(1);
+    moved["queue_timeout_ms"] = json!(0);
+    router.save(&registry(json!({ "alice": moved })));
+    said(&router, "registry loaded").await;
+    let second = tokio::spawn(client::get(router.addr(), HOST, "/second"));
+    let (mut upstream, _) = new.request().await;
+    upstream.write(OK).await.unwrap();
+    assert_eq!(second.await.unwrap().unwrap().status, StatusCode::OK);
+    assert!(!first.is_finished());
+    stuck.write(OK).await.unwrap();
     assert_eq!(first.await.unwrap().unwrap().status, StatusCode::OK);
 }
 

@@ -126,7 +126,7 @@ impl Gate {
             })
         });
         match judging.await {
-            Ok(Ok((snapshot, removed))) => {
+            Ok(Ok((snapshot, Left { removed, moved }))) => {
                 self.look_again(snapshot.passing);
                 self.refused.clear();
                 let last = publisher.current();
@@ -136,6 +136,7 @@ impl Gate {
                 publisher.publish(snapshot);
                 let current = publisher.current();
                 self.to_be_confirmed = self.to_be_confirmed.filter(|_| current.version == before);
+                moved.iter().for_each(|name| cells.begin_anew(name));
                 self.forget(removed, &current.registry, cells);
                 self.report(&current, began);
                 true
@@ -279,7 +280,14 @@ impl Gate {
     }
 }
 
-/// The snapshot of a text beside what was in force until now, and the cells that it has no more; unless it unplugs too much
+/// Cells that are not where they were.
+#[derive(Debug, Default)]
+struct Left {
+    removed: Vec<CellName>,
+    moved: Vec<CellName>,
+}
+
+/// The snapshot of a text beside what was in force until now, and the cells that have left; unless it unplugs too much
 /// and was not confirmed.
 fn judge(
     text: &[u8],
@@ -287,23 +295,28 @@ fn judge(
     last: &Arc<Snapshot>,
     most: u32,
     confirmed: impl FnOnce(Version) -> bool,
-) -> Result<(Snapshot, Vec<CellName>), Refused> {
+) -> Result<(Snapshot, Left), Refused> {
     let next = load(text, folder, Some(last), variable).map_err(Refused::Load)?;
     let unplugged = unplug::unplugged(&last.registry, &next.registry);
     if unplugged.is_over(most) && !confirmed(next.version) {
         return Err(Refused::Unplugs(unplugged, next.version));
     }
-    let removed = removed(&last.registry, &next.registry);
-    Ok((next, removed))
+    let left = left(&last.registry, &next.registry);
+    Ok((next, left))
 }
 
-fn removed(last: &Registry, next: &Registry) -> Vec<CellName> {
+fn left(last: &Registry, next: &Registry) -> Left {
     let mut steps = Steps::default();
-    let names = last.cells().map(|cell| &cell.name).filter(|name| {
+    let mut left = Left::default();
+    for cell in last.cells() {
         steps.step();
-        next.cell(name.as_str()).is_none()
-    });
-    names.cloned().collect()
+        match next.cell(cell.name.as_str()) {
+            None => left.removed.push(cell.name.clone()),
+            Some(now) if now.placement != cell.placement => left.moved.push(cell.name.clone()),
+            Some(_) => {}
+        }
+    }
+    left
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -324,7 +337,7 @@ mod tests {
         let (with, without) = (registry(r#""alice": {"address": "h:1"}"#), registry(""));
         let mut gate = Gate::new(PathBuf::from("registry.json"), PathBuf::new(), 20);
         let (cells, alice) = (Cells::default(), CellName::parse("alice").unwrap());
-        let removed = removed(&with, &without);
+        let removed = left(&with, &without).removed;
         assert_eq!(removed, std::slice::from_ref(&alice));
         drop(cells.live(&alice));
         gate.forget(removed.clone(), &without, &cells);

@@ -149,6 +149,12 @@ impl Cells {
         !self.cells.contains_key(name)
     }
 
+    /// Begins anew with a cell that has moved. What is under way to where it was keeps what is known of that, and takes no
+    /// place where it is now.
+    pub fn begin_anew(&self, name: &CellName) {
+        self.cells.remove(name);
+    }
+
     /// A place among the requests that wait, of which there are at most `most`, and for this cell as many as may be in
     /// flight to it: else one cell's could take all places. Given back on drop.
     ///
