@@ -31,6 +31,11 @@ const FOR_REQUEST: u32 = 8;
 const FOR_UPLOAD: u32 = 2;
 const FOR_DOWNLOAD: u32 = 8;
 
+/// What a client may have taken of an answer between two looks at least: a ping lies behind what was sent before it.
+const TAKEN: usize = 512 * 1024;
+/// The most that lies before one, in the kernels on both sides.
+const BEFORE: usize = 8 * 1024 * 1024;
+
 /// Requests of which it is remembered that h2 has not handed them on; those before them are forgotten.
 const REMEMBERED: usize = 512;
 
@@ -68,6 +73,11 @@ struct Seen {
     begun: bool,
     broken: Option<Broken>,
     heard: bool,
+    /// A write waits for room.
+    waits: bool,
+    /// Bytes of bodies that were sent since this was last looked at, and those before that the client may not have taken.
+    sent: usize,
+    untaken: usize,
     agreed: bool,
     head_since: Option<Instant>,
     /// The last stream that the client has opened.
@@ -149,9 +159,15 @@ impl<I> Watched<I> {
         self.0.borrow().seen.head_since
     }
 
-    /// Whether anything has come from the client since this was last asked.
-    pub fn heard(&self) -> bool {
-        std::mem::take(&mut self.0.borrow_mut().seen.heard)
+    /// Whether nothing has come from the client since this was last asked, and nothing that it was sent before explains
+    /// that; `answered`: all that it had been sent when that was last asked was taken.
+    pub fn silent(&self, answered: bool) -> bool {
+        let seen = &mut self.0.borrow_mut().seen;
+        let before = if answered { 0 } else { seen.untaken };
+        let sent = before + std::mem::take(&mut seen.sent);
+        seen.untaken = sent.min(BEFORE).saturating_sub(TAKEN);
+        let heard = std::mem::take(&mut seen.heard);
+        !(answered || heard || seen.waits || seen.untaken > 0)
     }
 
     /// h2 has handed a stream on.
@@ -233,7 +249,10 @@ impl<I> State<I> {
         } = self;
         writes.scan(bytes, |passed| match passed {
             Passed::Began(frame) => match frame.kind {
-                DATA if frame.length > 0 => noise.earn(FOR_DOWNLOAD),
+                DATA if frame.length > 0 => {
+                    noise.earn(FOR_DOWNLOAD);
+                    seen.sent = seen.sent.saturating_add(frame.length);
+                }
                 HEADERS => seen.refuse(frame.stream, Refused::TooLarge),
                 _ => {}
             },
@@ -288,7 +307,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let state = &mut *self.0.borrow_mut();
-        let written = ready!(Pin::new(&mut state.io).poll_write(context, bytes))?;
+        let written = Pin::new(&mut state.io).poll_write(context, bytes);
+        state.seen.waits = written.is_pending();
+        let written = ready!(written)?;
         state.written(&bytes[..written]);
         Poll::Ready(Ok(written))
     }
@@ -299,7 +320,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let state = &mut *self.0.borrow_mut();
-        let written = ready!(Pin::new(&mut state.io).poll_write_vectored(context, parts))?;
+        let written = Pin::new(&mut state.io).poll_write_vectored(context, parts);
+        state.seen.waits = written.is_pending();
+        let written = ready!(written)?;
         let mut left = written;
         for part in parts {
             let take = left.min(part.len());
@@ -319,5 +342,69 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    const HEAD: usize = 9;
+
+    /// A frame of so many bytes.
+    fn frame(kind: u8, stream: u8, length: usize) -> Vec<u8> {
+        let [.., a, b, c] = length.to_be_bytes();
+        let head = [a, b, c, kind, 0, 0, 0, 0, stream];
+        [&head[..], &vec![0; length]].concat()
+    }
+
+    fn watched(room: usize) -> (Watched<DuplexStream>, DuplexStream) {
+        let (ours, client) = duplex(room);
+        (Watched::new(ours, Bytes::new()), client)
+    }
+
+    async fn send(watched: &mut Watched<DuplexStream>, kind: u8, length: usize) {
+        watched.write_all(&frame(kind, 1, length)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_and_was_sent_nothing_is_silent() {
+        let (mut watched, mut client) = watched(1024);
+        assert!(watched.silent(false));
+        client.write_all(&[b'x'; 30]).await.unwrap();
+        watched.read_exact(&mut [0; 30]).await.unwrap();
+        assert!(!watched.silent(false));
+        assert!(watched.silent(false));
+        // A ping, and an event now and then, would have been taken long ago.
+        send(&mut watched, super::super::frames::PING, 8).await;
+        send(&mut watched, DATA, 100).await;
+        assert!(watched.silent(false));
+        assert!(!watched.silent(true));
+    }
+
+    #[tokio::test]
+    async fn who_still_takes_what_was_sent_before_is_not_silent() {
+        let (mut watched, _client) = watched(4 * TAKEN);
+        send(&mut watched, DATA, 3 * TAKEN).await;
+        assert!(!watched.silent(false));
+        assert!(!watched.silent(false));
+        assert!(watched.silent(false), "it takes nothing");
+        send(&mut watched, DATA, TAKEN / 2).await;
+        assert!(!watched.silent(true));
+        assert!(watched.silent(false), "what came before was taken");
+    }
+
+    #[tokio::test]
+    async fn who_keeps_a_write_waiting_is_not_silent() {
+        let (mut watched, mut client) = watched(HEAD + 100);
+        send(&mut watched, DATA, 100).await;
+        let mut more = Box::pin(async { watched.clone().write_all(b"x").await });
+        assert!(futures_util::poll!(&mut more).is_pending());
+        assert!(!watched.silent(false) && !watched.silent(false));
+        client.read_exact(&mut [0; HEAD]).await.unwrap();
+        more.await.unwrap();
+        assert!(watched.silent(false));
     }
 }

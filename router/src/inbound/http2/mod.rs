@@ -42,7 +42,7 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// What small frames of bodies that wait for their cells may cost, in bytes beyond their contents: about 4,000 of them.
 const SMALL_FRAMES_BYTES: usize = 1024 * 1024;
 /// How often a connection with running requests is asked whether its client is still there, and how long it may be
-/// silent then.
+/// silent then, unless it still takes what it was sent before.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long a connection on which nothing more is asked may take to end, and how long after its last word.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -333,12 +333,16 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
 
     fn ask(&mut self, context: &mut Context<'_>) -> Option<Event> {
         self.ask_at = Instant::now() + PING_EVERY;
-        if !self.watched.heard() && self.asked {
+        // An answer to an earlier ping makes room for the next.
+        let answered = self
+            .ping
+            .as_mut()
+            .is_some_and(|ping| ping.poll_pong(context).is_ready());
+        if self.watched.silent(answered) && self.asked {
             return Some(Event::Silent);
         }
         if let Some(ping) = &mut self.ping {
-            // An answer to an earlier one makes room for the next; anything that has come is as good as one.
-            let _ = ping.poll_pong(context);
+            // Anything that comes is as good as an answer.
             let _ = ping.send_ping(Ping::opaque());
         }
         self.asked = true;
