@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::config::traces::Sampling;
 use crate::http1::pipe;
 use crate::inbound::client::ClientSocket;
+use crate::http1::tcp::Tcp;
 use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
@@ -192,6 +193,7 @@ async fn serve(
             let socket = ClientSocket::new(socket, config.client_stall, (permit, connected));
             spawn_local(async move {
                 let refuse = |fault, version| service.refuse(fault, version, peer);
+            let socket = Tcp::far(socket);
                 let handle = |request| Rc::clone(&service).handle(request, peer);
                 match tls {
                     None => http::serve(socket, &config, &signal, handle, refuse).await,

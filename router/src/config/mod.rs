@@ -142,7 +142,8 @@ pub struct Settings {
     /// Time for which a connection is kept open without a request, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_IDLE_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub idle_timeout_ms: u64,
-    /// Time in which a client must take something of what is sent to it, in milliseconds; else its connection ends.
+    /// Time in which a client must take something of what is sent to it, in milliseconds; else its connection ends. A second
+    /// at least, and about 128 KiB in that time, are needed for it to be seen for sure: 1 KiB a second with the default.
     #[arg(long, env = "CELL_ROUTER_CLIENT_STALL_MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub client_stall_ms: u64,
     /// The largest request head in bytes; larger ones get 431.

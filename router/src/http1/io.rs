@@ -14,7 +14,7 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
     /// Makes its closing a reset, which no reader can take for an end.
     fn reset_on_close(&self);
 
-    /// Lets the kernel take as much to send as it will, or again as little as before, where that is limited.
+    /// Lets the kernel take more to send ahead of the other end, or again as little as at first, where that is limited.
     fn run_ahead(&self, _far: bool) {}
 
     /// Whether its bytes may go through pipes of the kernel: what is read and written is what is on the wire.

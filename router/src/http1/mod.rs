@@ -15,6 +15,7 @@ pub mod piece;
 pub mod pipe;
 pub mod reading;
 pub mod scratch;
+pub mod tcp;
 
 pub use as_is::{AsIs, HasLines};
 pub use buffered::Switched;

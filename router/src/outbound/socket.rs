@@ -6,19 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::http1::io::Io as Both;
 use crate::http1::pipe::Piped;
-
-/// Bytes that the kernel takes for a cell beyond what the cell has room for. Without a limit it takes megabytes, and a cell
-/// that does not read looks like one that does.
-const UNSENT_BYTES: u32 = 128 * 1024;
-/// No limit but the system's.
-const UNLIMITED: u32 = 0;
+use crate::http1::tcp::Tcp;
 
 /// How many bytes have come from the cell: whether any has decides whether a request may be sent again.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +27,8 @@ impl Heard {
 
 #[derive(Debug)]
 enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Tcp),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 /// A connected socket.
@@ -46,24 +40,22 @@ pub struct Socket {
 
 impl From<TcpStream> for Socket {
     fn from(socket: TcpStream) -> Self {
-        Self::new(Io::Plain(socket))
+        Self::new(Io::Plain(Tcp::near(socket)))
     }
 }
 
-impl From<TlsStream<TcpStream>> for Socket {
-    fn from(socket: TlsStream<TcpStream>) -> Self {
+impl From<TlsStream<Tcp>> for Socket {
+    fn from(socket: TlsStream<Tcp>) -> Self {
         Self::new(Io::Tls(Box::new(socket)))
     }
 }
 
 impl Socket {
     fn new(io: Io) -> Self {
-        let socket = Self {
+        Self {
             io,
             heard: Heard::default(),
-        };
-        socket.run_ahead(false);
-        socket
+        }
     }
 
     /// The count of what comes.
@@ -85,13 +77,10 @@ impl Both for Socket {
     }
 
     fn run_ahead(&self, far: bool) {
-        let tcp = match &self.io {
-            Io::Plain(io) => io,
-            Io::Tls(io) => io.get_ref().0,
-        };
-        // A hint to the kernel; without it the socket works all the same.
-        let most = if far { UNLIMITED } else { UNSENT_BYTES };
-        let _ = SockRef::from(tcp).set_tcp_notsent_lowat(most);
+        match &self.io {
+            Io::Plain(io) => io.run_ahead(far),
+            Io::Tls(io) => io.get_ref().0.run_ahead(far),
+        }
     }
 
     fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
@@ -187,6 +176,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use bytes::BytesMut;
+    use socket2::SockRef;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
@@ -194,6 +184,7 @@ mod tests {
     use crate::http1::Piece;
     use crate::http1::buffered::Buffered;
     use crate::http1::pipe;
+    use crate::http1::tcp::{FAR, NEAR};
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -209,7 +200,7 @@ mod tests {
         let seen = ours.try_clone().unwrap();
         let limit = || SockRef::from(&seen).tcp_notsent_lowat().unwrap();
         let socket = Socket::from(TcpStream::from_std(ours).unwrap());
-        assert_eq!(limit(), UNSENT_BYTES);
+        assert_eq!(limit(), NEAR);
         let mut io = Buffered::new(Box::new(socket), BytesMut::new());
         let (mut client, body) = UnixStream::pair().unwrap();
         let mut moved = 0;
@@ -224,11 +215,11 @@ mod tests {
             cell.read_exact(&mut vec![0; length]).await.unwrap();
             moved += length;
             if was < 256 * 1024 {
-                assert_eq!(limit(), UNSENT_BYTES, "after {moved}");
+                assert_eq!(limit(), NEAR, "after {moved}");
             }
         }
-        assert_eq!(limit(), UNLIMITED);
+        assert_eq!(limit(), FAR);
         io.begin();
-        assert_eq!(limit(), UNSENT_BYTES, "the next request is another");
+        assert_eq!(limit(), NEAR, "the next request is another");
     }
 }

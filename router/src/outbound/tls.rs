@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::dial::private_name;
+use crate::http1::tcp::Tcp;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, Placement, Protocol, Tls};
 
@@ -67,7 +68,7 @@ pub async fn secure(
     cell: &Cell,
     tls: &Tls,
     trust: Option<&Trust>,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+) -> Result<TlsStream<Tcp>, TlsError> {
     let trust = trust.ok_or(TlsError::Untold)?;
     let name = name_of(cell, tls);
     let server = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))?;
@@ -77,7 +78,7 @@ pub async fn secure(
     if http2 {
         Arc::make_mut(&mut config).alpn_protocols = vec![HTTP2.to_vec()];
     }
-    let handshake = TlsConnector::from(config).connect(server, socket);
+    let handshake = TlsConnector::from(config).connect(server, Tcp::near(socket));
     let stream = timeout(patience, handshake)
         .await
         .map_err(|_| TlsError::TimedOut(patience))?
