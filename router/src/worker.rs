@@ -18,6 +18,7 @@ use crate::account::tally::Tally;
 use crate::account::trace::{Spans, Tracer};
 use crate::config::Config;
 use crate::config::traces::Sampling;
+use crate::config::{Config, Place};
 use crate::http1::pipe;
 use crate::inbound::client::ClientSocket;
 use crate::http1::tcp::Tcp;
@@ -168,9 +169,11 @@ async fn serve(
             let (service, config, signal) =
                 (Rc::clone(&service), Arc::clone(&config), stop.clone());
             let ip = address.ip().to_canonical();
+            let trusted = config.trusts(ip);
             let peer = Peer {
                 ip,
-                trusted: config.trusts(ip),
+                trusted,
+                edge: trusted && config.place != Place::Elsewhere,
                 tls: tls.is_some(),
             };
             let connected = (!peer.trusted).then(|| clients.enter(ip));

@@ -493,12 +493,40 @@ async fn trusted_proxy_says_who_the_client_is() {
     ] {
         assert_eq!(header(&answer, name), [value], "{name}");
     }
-    for name in ["cell-signature", "fly-replay-src", "fly-replay-failed"] {
+    // Nor can these be said by anybody but Fly's edge, and there is none.
+    for name in [
+        "fly-client-ip",
+        "fly-region",
+        "cell-signature",
+        "fly-replay-src",
+        "fly-replay-failed",
+    ] {
         assert_eq!(header(&answer, name), [""; 0], "{name}");
     }
     let record = router
         .next_record(|record| record["request_id"] == "given-1")
         .await;
+    assert_eq!(record["client"], "203.0.113.2");
+}
+
+#[tokio::test]
+async fn on_fly_the_edge_says_who_the_client_is() {
+    let alice = Echo::start("alice").await;
+    let fly = Fly::start().await.unwrap();
+    let registry = registry(json!({ "alice": at(&alice, json!({})) }));
+    let options = RouterOptions::new(registry).on_fly(&fly, "router", "3d8d9e67c2e123");
+    let router = Router::start(options).await;
+    let answer = client::send(router.addr(), Http::One, claiming())
+        .await
+        .unwrap();
+    for (name, value) in [
+        ("fly-client-ip", "203.0.113.9"),
+        ("fly-region", "ams"),
+        ("x-forwarded-for", "203.0.113.1, 203.0.113.2, 127.0.0.1"),
+    ] {
+        assert_eq!(header(&answer, name), [value], "{name}");
+    }
+    let record = router.next_record(|record| record["path"] == "/who").await;
     assert_eq!(record["client"], "203.0.113.9");
 }
 

@@ -116,7 +116,7 @@ pub struct Settings {
     /// out and drains. Only the same user may; a path of one's own for each set of routers.
     #[arg(long, env = "CELL_ROUTER_TAKEOVER")]
     pub takeover: Option<PathBuf>,
-    /// Networks of proxies in front whose word on clients counts (X-Forwarded-*, Fly-Client-IP). On Fly.io the
+    /// Networks of proxies in front whose word on clients counts (X-Forwarded-*; on Fly.io Fly-Client-IP, too). On Fly.io the
     /// edge's private IPv4 networks unless given.
     #[arg(long, env = "CELL_ROUTER_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Option<Vec<IpNet>>,

@@ -20,7 +20,7 @@ use self::sign_in::{Check, Pass};
 use crate::account::body::{self, Incoming};
 use crate::account::log::AccessLog;
 use crate::account::record::{Blame, Opening, Record};
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::decision::{self, Answer, BodyLength, Decision, Facts, Found, ReplayKind, Surroundings};
 use crate::http1::Switched;
 use crate::live::cells::{Cells, InFlight, Live, NoPlace};
@@ -216,7 +216,7 @@ impl Service {
         };
         let length = BodyLength::of(body.is_end_stream(), body.size_hint().exact());
         let surroundings = Surroundings {
-            through_edge: peer.trusted && self.config.place != Place::Elsewhere,
+            through_edge: peer.edge,
             https_at: self
                 .config
                 .https_redirect

@@ -167,6 +167,7 @@ mod tests {
         let peer = Peer {
             ip: "192.0.2.7".parse().unwrap(),
             trusted: false,
+            edge: false,
             tls: true,
         };
         let lines = rewrite(

@@ -38,6 +38,9 @@ pub struct Peer {
     pub ip: IpAddr,
     /// Whether the settings name that address as a proxy whose word on clients counts.
     pub trusted: bool,
+    /// Whether it is trusted, and Fly's edge: nobody else writes the fields of [`fly::EDGE_ONLY`], or takes out what a client
+    /// wrote of them.
+    pub edge: bool,
     /// Whether the connection itself is TLS.
     pub tls: bool,
 }
@@ -47,6 +50,7 @@ pub fn client_ip(fields: Fields<'_>, peer: Peer) -> IpAddr {
     let said = || {
         let edge = fields
             .get(&fly::FLY_CLIENT_IP)
+            .filter(|_| peer.edge)
             .and_then(|value| value.to_str().ok());
         let last = || {
             fields
@@ -84,6 +88,7 @@ pub fn request_id(fields: Fields<'_>, peer: Peer) -> Option<HeaderValue> {
     let given = || {
         fields
             .get(&fly::FLY_REQUEST_ID)
+            .filter(|_| peer.edge)
             .or_else(|| fields.get(&X_REQUEST_ID))
             .filter(fits)
             .cloned()
@@ -186,10 +191,10 @@ pub fn introduce(
 ) {
     let names = Sieve::of(headers);
     let claims = fly::REPLAY_TALK.iter().chain(&OURS);
-    if peer.trusted {
-        names.remove(headers, claims);
-    } else {
-        names.remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING));
+    match (peer.edge, peer.trusted) {
+        (true, _) => names.remove(headers, claims),
+        (false, true) => names.remove(headers, claims.chain(&fly::EDGE_ONLY)),
+        (false, false) => names.remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING)),
     }
     unmask(headers);
     let said = |headers: &HeaderMap, name: &HeaderName| peer.trusted && names.has(headers, name);
@@ -243,7 +248,15 @@ mod tests {
         Peer {
             ip: "192.0.2.7".parse().unwrap(),
             trusted,
+            edge: false,
             tls: false,
+        }
+    }
+
+    fn edge() -> Peer {
+        Peer {
+            edge: true,
+            ..peer(true)
         }
     }
 
@@ -295,7 +308,13 @@ mod tests {
             if let Some(said) = said {
                 headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(said));
             }
-            let peer = Peer { ip, trusted, tls };
+            let edge = false;
+            let peer = Peer {
+                ip,
+                trusted,
+                edge,
+                tls,
+            };
             assert_eq!(
                 plain_http(Fields::of(&headers), peer),
                 plain,
@@ -326,12 +345,15 @@ mod tests {
 
     #[test]
     fn a_trusted_proxys_words_are_kept_and_added_to() {
-        let got = introduced(headers(&CLAIMS), peer(true));
-        assert_eq!(got["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
-        assert_eq!(got["x-forwarded-proto"], "https");
-        assert_eq!(got["fly-client-ip"], "1.1.1.1");
-        assert_eq!(got["cell-name"], "alice");
-        assert!(!got.contains_key("fly-replay-src") && !got.contains_key("cell-user"));
+        for (peer, client) in [(peer(true), None), (edge(), Some("1.1.1.1"))] {
+            let got = introduced(headers(&CLAIMS), peer);
+            assert_eq!(got["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
+            assert_eq!(got["x-forwarded-proto"], "https");
+            let said = got.get("fly-client-ip").map(HeaderValue::as_bytes);
+            assert_eq!(said, client.map(str::as_bytes), "{peer:?}");
+            assert_eq!(got["cell-name"], "alice");
+            assert!(!got.contains_key("fly-replay-src") && !got.contains_key("cell-user"));
+        }
     }
 
     #[test]
@@ -379,27 +401,28 @@ mod tests {
 
     #[test]
     fn client_address_is_the_peers_unless_a_trusted_one_names_it() {
-        let told = headers(&[
+        let told = [
             ("fly-client-ip", "203.0.113.9"),
             ("x-forwarded-for", "9.9.9.9, 203.0.113.1"),
-        ]);
-        let listed = headers(&[("x-forwarded-for", "9.9.9.9, 203.0.113.1")]);
-        assert_eq!(
-            client_ip(Fields::of(&told), peer(false)).to_string(),
-            "192.0.2.7"
-        );
-        assert_eq!(
-            client_ip(Fields::of(&told), peer(true)).to_string(),
-            "203.0.113.9"
-        );
-        assert_eq!(
-            client_ip(Fields::of(&listed), peer(true)).to_string(),
-            "203.0.113.1"
-        );
-        assert_eq!(
-            client_ip(Fields::of(&headers(&[("fly-client-ip", "x")])), peer(true)).to_string(),
-            "192.0.2.7"
-        );
+        ];
+        let unreadable = [
+            ("fly-client-ip", "x"),
+            ("x-forwarded-for", "9.9.9.9, 203.0.113.1"),
+        ];
+        for (said, peer, client) in [
+            (&told[..], peer(false), "192.0.2.7"),
+            (&told, peer(true), "203.0.113.1"),
+            (&told, edge(), "203.0.113.9"),
+            (&told[..1], peer(true), "192.0.2.7"),
+            (&told[1..], peer(true), "203.0.113.1"),
+            (&told[1..], edge(), "203.0.113.1"),
+            (&unreadable, peer(true), "203.0.113.1"),
+            (&unreadable, edge(), "192.0.2.7"),
+        ] {
+            let said = headers(said);
+            let ip = client_ip(Fields::of(&said), peer);
+            assert_eq!(ip.to_string(), client, "{said:?} {peer:?}");
+        }
     }
 
     #[test]
@@ -419,15 +442,18 @@ mod tests {
 
     #[test]
     fn only_a_trusted_peers_request_id_counts() {
-        let given = headers(&[("fly-request-id", "01J-iad")]);
-        assert_eq!(
-            request_id(Fields::of(&given), peer(true)).unwrap(),
-            "01J-iad"
-        );
-        assert_eq!(request_id(Fields::of(&given), peer(false)), None);
-        assert_eq!(
-            request_id(Fields::of(&headers(&[("x-request-id", "a b")])), peer(true)),
-            None
-        );
+        let flys = [("fly-request-id", "01J-iad"), ("x-request-id", "1")];
+        for (said, peer, id) in [
+            (&flys[..], edge(), Some("01J-iad")),
+            (&flys, peer(true), Some("1")),
+            (&flys, peer(false), None),
+            (&flys[..1], peer(true), None),
+            (&flys[1..], edge(), Some("1")),
+            (&[("x-request-id", "a b")], peer(true), None),
+        ] {
+            let said = headers(said);
+            let given = request_id(Fields::of(&said), peer);
+            assert_eq!(given, id.map(HeaderValue::from_static), "{said:?} {peer:?}");
+        }
     }
 }

@@ -361,6 +361,7 @@ mod tests {
         let peer = Peer {
             ip: "192.0.2.7".parse().unwrap(),
             trusted: false,
+            edge: false,
             tls: true,
         };
         question(head, peer, &introduction, sign_in, "cell-router-1")
