@@ -364,3 +364,28 @@ async fn a_router_without_work_ends_when_told() {
     router.terminate();
     assert_eq!(router.exited().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn who_comes_to_a_full_router_that_is_about_to_end_is_refused() {
+    let cell = ScriptedCell::listen().await;
+    let flags = ["--max-connections", "1", "--drain-ms", "5000"];
+    let router = Router::start(options(json!({ "alice": at(cell.addr()) })).args(flags)).await;
+    let mut client = Raw::connect(router.addr()).await.unwrap();
+    let request = format!("GET /one HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client.write(&request).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    router.terminate();
+    said(&router, DRAINING).await;
+    // Who has been taken by the kernel already waits for no place that nobody will leave.
+    while let Ok(caught) = Raw::connect(router.addr()).await {
+        let mut caught = caught;
+        caught.ended().await;
+    }
+    upstream
+        .write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await
+        .unwrap();
+    assert_eq!(client.answer().await.unwrap().text(), "ok");
+    drop(client);
+    assert_eq!(router.exited().await.code(), Some(0));
+}

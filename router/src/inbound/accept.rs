@@ -10,11 +10,15 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: i32 = 1024;
 /// Pause after an error that will not go away by trying at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a place is awaited, where all are taken, for those who came before the word to stop: idle connections end soon
+/// after it, and so does the listener.
+const LAST_PLACES: Duration = Duration::from_secs(2);
 /// How often a port that is taken is tried.
 const LOOKS: usize = 30;
 
@@ -107,13 +111,15 @@ pub async fn accept(
 ) {
     let mut stop = pin!(stop);
     loop {
-        let Some(permit) = permit(&permits).await else {
-            return;
+        let accepting = async {
+            let permit = permit(&permits).await;
+            (permit, listener.accept().await)
         };
-        let accepted = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            (Some(permit), accepted) = accepting => (permit, accepted),
+            else => return,
         };
         match accepted {
             Ok((socket, peer)) => begin(socket, peer, permit, &mut serve),
@@ -130,13 +136,15 @@ pub async fn accept(
     }
 }
 
-/// Accepts what is in the kernel's queue, as the kernel says and not as this process has heard.
+/// Accepts what is in the kernel's queue, as the kernel says and not as this process has heard. What there is no place for is
+/// reset, which its client can tell from a router that thinks.
 async fn empty(
     listener: std::net::TcpListener,
     permits: &Arc<Semaphore>,
     serve: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
-    while let Some(permit) = permit(permits).await {
+    let until = Instant::now() + LAST_PLACES;
+    while let Ok(Some(permit)) = timeout_at(until, permit(permits)).await {
         let accepted = listener.accept().and_then(|(socket, peer)| {
             socket.set_nonblocking(true)?;
             Ok((TcpStream::from_std(socket)?, peer))
