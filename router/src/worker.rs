@@ -5,23 +5,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::server::Acceptor;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::account::log::AccessLog;
 use crate::account::output::Output;
 use crate::account::sight::Questions;
 use crate::account::tally::Tally;
 use crate::account::trace::{Spans, Tracer};
-use crate::config::Config;
 use crate::config::traces::Sampling;
 use crate::config::{Config, Place};
 use crate::http1::pipe;
-use crate::inbound::client::ClientSocket;
 use crate::http1::tcp::Tcp;
+use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
 use crate::live::cells::Cells;
@@ -193,10 +193,10 @@ async fn serve(
             }
             let (running, tls) = (signal.enter(), tls.clone());
             let handshakes = Arc::clone(&handshakes);
+            let socket = Tcp::far(socket);
             let socket = ClientSocket::new(socket, config.client_stall, (permit, connected));
             spawn_local(async move {
                 let refuse = |fault, version| service.refuse(fault, version, peer);
-            let socket = Tcp::far(socket);
                 let handle = |request| Rc::clone(&service).handle(request, peer);
                 match tls {
                     None => http::serve(socket, &config, &signal, handle, refuse).await,
@@ -204,9 +204,12 @@ async fn serve(
                     Some(tls) => {
                         Box::pin(async {
                             let handshake = async {
+                                // Who has not said hello yet costs nobody a turn.
+                                let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+                                let hello = hello.await?;
                                 // The semaphore is never closed.
                                 let _turn = handshakes.acquire().await;
-                                tls.accept(socket).await
+                                hello.into_stream(Arc::clone(tls.config())).await
                             };
                             if let Ok(Ok(socket)) =
                                 timeout(config.tls_handshake_timeout, handshake).await

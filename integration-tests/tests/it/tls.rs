@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use integration_tests::client::{self, Raw};
@@ -215,6 +216,34 @@ async fn who_stalls_in_a_handshake_is_closed_and_lets_the_next_in() {
     let later = handshake(address, "alice.example.com", &trusted, b"http/1.1");
     let ((), later) = tokio::join!(stalls.ended(), later);
     later.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_said_nothing_yet_takes_nobodys_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = issue(folder.path(), "a", &["alice.example.com"]);
+    let flags = [
+        "--max-tls-handshakes",
+        "1",
+        "--tls-handshake-timeout-ms",
+        "10000",
+    ];
+    let (_router, address, _cell) = secure_with(&folder, &flags).await;
+    let mut waiting = Vec::new();
+    for said in [&b""[..], b"\x16\x03\x01"] {
+        let mut idle = Raw::connect(address).await.unwrap();
+        idle.write(said).await.unwrap();
+        waiting.push(idle);
+    }
+    handshake(address, "alice.example.com", &trusted, b"http/1.1")
+        .await
+        .unwrap();
+    for idle in &mut waiting {
+        assert!(
+            idle.some().now_or_never().is_none(),
+            "it has not been given up"
+        );
+    }
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ pub struct Settings {
     /// 429, or are closed where TLS is spoken. Trusted proxies are no clients.
     #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections_per_client: u64,
-    /// The most TLS handshakes at once, over all workers; further ones wait their turn.
+    /// The most TLS handshakes at once, over all workers; further ones wait their turn. Who has not said hello yet takes none.
     #[arg(long, env = "CELL_ROUTER_MAX_TLS_HANDSHAKES", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tls_handshakes: u64,
     /// Time for a TLS handshake, its turn included, in milliseconds; else the connection is closed.
