@@ -9,9 +9,12 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, client as h2client};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body::Frame;
 use http_body_util::StreamBody;
 use integration_tests::client::{self, Answer, Error, Http, Raw};
+use integration_tests::http2::{
+    ACK, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PREFACE,
+    RST_STREAM, SETTINGS, frame, head, setting,
+};
 use integration_tests::{Router, RouterOptions};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +24,9 @@ use tokio::task::JoinHandle;
 
 use crate::identity::proof;
 use crate::scene::{HOST, at, options, registry, said};
+
+/// `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 section 6.5.2).
+const MAX_CONCURRENT_STREAMS: u16 = 3;
 
 /// What a test tells a connection of a cell to do.
 enum Order {
@@ -123,6 +129,22 @@ impl Http2Cell {
     async fn line(&self) -> Line {
         let (socket, _) = self.listener.accept().await.unwrap();
         Line::over(socket, self.builder.clone())
+    }
+
+    /// The next connection, frame by frame, with these settings: the router has taken note of them, and sent a request.
+    async fn frames(&self, settings: &[u8]) -> Frames {
+        let (socket, _) = self.listener.accept().await.unwrap();
+        let mut raw = Raw::from(socket);
+        raw.bytes(PREFACE.len()).await.unwrap();
+        let mut frames = Frames(raw);
+        frames.send(frame(SETTINGS, 0, 0, settings)).await.unwrap();
+        let (mut agreed, mut asked) = (false, false);
+        while !(agreed && asked) {
+            let frame = frames.next().await.unwrap();
+            agreed |= frame.kind == SETTINGS && frame.flags & ACK != 0;
+            asked |= frame.kind == HEADERS;
+        }
+        frames
     }
 
     fn nobody_else_connects(&self) -> bool {
@@ -426,8 +448,9 @@ async fn an_upload_that_is_cut_is_reset_and_never_ended() {
 #[tokio::test]
 async fn an_early_answer_arrives_whole_and_its_upload_ends() {
     let (router, cell) = started().await;
-    let body =
-        StreamBody::new(client::zeros(1 << 40).map(|piece| Ok::<_, Error>(Frame::data(piece))));
+    let body = StreamBody::new(
+        client::zeros(1 << 40).map(|piece| Ok::<_, Error>(http_body::Frame::data(piece))),
+    );
     let request = Request::put("/x").header("host", HOST).body(body).unwrap();
     let answered = tokio::spawn(client::send(router.addr(), Http::One, request));
     let mut line = cell.line().await;
@@ -478,6 +501,57 @@ async fn what_runs_when_the_cell_goes_away_ends_well_and_what_comes_goes_elsewhe
     assert_eq!(next.await.unwrap().unwrap().text(), "next");
     asked.answer(200, "running");
     assert_eq!(running.await.unwrap().unwrap().text(), "running");
+}
+
+/// Has the router take note of all that was sent before; it must not end the connection.
+async fn heard(line: &mut Frames) {
+    line.send(frame(PING, 0, 0, [7; 8])).await.unwrap();
+    let heard = |frame: &Frame| frame.kind == GOAWAY || (frame.kind, frame.flags) == (PING, ACK);
+    let heard = line.find(heard).await.expect("the connection goes on");
+    assert_eq!(heard.kind, PING, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_request_leaves_all_connections_behind_that_the_cell_is_about_to_close() {
+    let (router, cell) = started().await;
+    let two_at_once = setting(MAX_CONCURRENT_STREAMS, 2);
+    let ok = [(":status", "200")];
+    let ask = async || {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        let request = format!("GET /running HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        client.write(request).await.unwrap();
+        client
+    };
+    let (mut lines, mut leaving, mut staying) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let mut first = ask().await;
+        let mut line = cell.frames(&two_at_once).await;
+        line.send(head(1, 0, &ok)).await.unwrap();
+        first.head().await.unwrap();
+        let mut second = ask().await;
+        line.find(|frame| frame.kind == HEADERS).await.unwrap();
+        line.send(head(3, 0, &ok)).await.unwrap();
+        second.head().await.unwrap();
+        lines.push(line);
+        leaving.push(first);
+        staying.push(second);
+    }
+    // Each has room for one more, and will take none.
+    drop(leaving);
+    for line in &mut lines {
+        line.find(|frame| frame.kind == RST_STREAM).await.unwrap();
+        let last = [3_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+        line.send(frame(GOAWAY, 0, 0, last)).await.unwrap();
+        heard(line).await;
+    }
+    let mut next = tokio::spawn(client::post(router.addr(), HOST, "/next", "body"));
+    let mut fresh = tokio::select! {
+        answer = &mut next => panic!("{answer:?}"),
+        fresh = cell.frames(&[]) => fresh,
+    };
+    fresh.send(head(1, END_STREAM, &ok)).await.unwrap();
+    assert_eq!(next.await.unwrap().unwrap().status, StatusCode::OK);
+    drop(staying);
 }
 
 #[tokio::test]

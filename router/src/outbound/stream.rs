@@ -43,8 +43,10 @@ use crate::wire::{forward, hop_by_hop};
 /// the same: some cells never say it (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a request of which nothing was sent moves on to a fresh connection.
+/// How often a request of which nothing was sent moves on from a connection that was made for it, and how often from any: a
+/// cell that is about to stop says so on each connection that requests share, and each is found to be of no use by itself.
 const MOVES: u32 = 2;
+const MOVES_FROM_ANY: u32 = 100;
 
 /// What is held while an answer's body is on its way.
 #[derive(Debug)]
@@ -194,8 +196,8 @@ impl Upstream {
         let response = loop {
             message.lines.truncate(unsealed);
             seal(message.head, &mut message.lines);
-            let repeatable =
-                channel.used() && upgrade.is_none() && repeatable(&message.head.method, record);
+            let used = channel.used();
+            let repeatable = used && upgrade.is_none() && repeatable(&message.head.method, record);
             record.upstream.set(Some(channel.address()));
             if let (true, Some(body)) = (channel.takes_pipes(), &message.body) {
                 body.pipe(self.splice_from);
@@ -204,11 +206,11 @@ impl Upstream {
             let heard = channel.heard();
             match attempt(&mut channel, &mut message, &interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
-                Attempt::Unsent(_) if moved < MOVES => {}
+                Attempt::Unsent(_) if moved < if used { MOVES_FROM_ANY } else { MOVES } => {}
                 Attempt::Unsent(error) => return Err(StreamError::Broken(error)),
                 // After one byte of an answer, be it an interim one, the cell is at work on it.
                 Attempt::Failed(StreamError::Broken(_))
-                    if repeatable && channel.heard() == heard =>
+                    if repeatable && channel.heard() == heard && moved < MOVES_FROM_ANY =>
                 {
                     message.body = Some(Relayed::absent(Rc::clone(record)));
                 }
