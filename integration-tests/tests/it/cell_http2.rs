@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::StreamBody;
 use integration_tests::client::{self, Answer, Error, Http, Raw};
 use integration_tests::http2::{
-    ACK, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PREFACE,
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, PREFACE,
     RST_STREAM, SETTINGS, frame, head, setting,
 };
 use integration_tests::{Router, RouterOptions};
@@ -552,6 +552,39 @@ async fn a_request_leaves_all_connections_behind_that_the_cell_is_about_to_close
     fresh.send(head(1, END_STREAM, &ok)).await.unwrap();
     assert_eq!(next.await.unwrap().unwrap().status, StatusCode::OK);
     drop(staying);
+}
+
+#[tokio::test]
+async fn small_frames_for_who_reads_nothing_cut_nobody_else() {
+    let (router, cell) = started().await;
+    let reads_nothing = setting(INITIAL_WINDOW, 0);
+    let mut idle = Frames::connect(router.addr(), &reads_nothing)
+        .await
+        .unwrap();
+    let lines = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/events"),
+        (":authority", HOST),
+    ];
+    idle.send(head(1, END_STREAM, &lines)).await.unwrap();
+    let mut line = cell.frames(&[]).await;
+    line.send(head(1, 0, &[(":status", "200")])).await.unwrap();
+    // As much as the stream's window takes.
+    for _ in 0..64 {
+        line.send(frame(DATA, 0, 1, "tick").repeat(1024))
+            .await
+            .unwrap();
+    }
+    heard(&mut line).await;
+    let other = getting(&router, "/other");
+    line.find(|frame| frame.kind == HEADERS).await.unwrap();
+    line.send(head(3, END_STREAM, &[(":status", "200")]))
+        .await
+        .unwrap();
+    assert_eq!(other.await.unwrap().unwrap().status, StatusCode::OK);
+    let peak = router.peak_memory_bytes();
+    assert!(peak < 64 * 1024 * 1024, "{peak}");
 }
 
 #[tokio::test]

@@ -30,8 +30,10 @@ const MOST_STREAMS: usize = 100;
 /// What of an answer may be on its way before its client has taken it, in bytes: so much memory can a slow reader cost,
 /// and so much can be sent to it in one round trip.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// As much for each stream, so that clients who do not read never keep the answers of others waiting.
-const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
+/// More than all streams together, so that clients who do not read never keep the answers of others waiting: the windows of
+/// streams are the limit. Half of it is what h2 lets small frames that wait cost, at 256 bytes each, before it gives the
+/// connection up with all who share it; so it is a limit of memory, too.
+const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 /// What of a request's body may wait to be sent, in bytes: bodies are passed on, not gathered.
 const SEND_BUFFER: usize = 16 * 1024;
 /// After how long without a byte a connection is of no use to others, once somebody has waited so long in vain.
