@@ -565,6 +565,47 @@ async fn empty_frames_of_a_body_end_the_connection() {
     flood(&router, &head(1, 0, &lines), |_| frame(DATA, 0, 1, [])).await;
 }
 
+/// What a client had on its way when its request was answered early is no flood, however often that happens.
+#[tokio::test]
+async fn small_frames_after_early_answers_cost_nobody_a_request() {
+    let (router, cell) = scripted().await;
+    let mut lines = get("/");
+    lines[0].1 = "POST";
+    let (mut client, mut stream) = (None, 1);
+    let mut connections = 0;
+    for _ in 0..200 {
+        let frames = match &mut client {
+            Some(frames) => frames,
+            none => {
+                (connections, stream) = (connections + 1, 1);
+                none.insert(Frames::connect(router.addr(), &[]).await.unwrap())
+            }
+        };
+        frames.send(head(stream, 0, &lines)).await.unwrap();
+        // Who is told to go elsewhere is served for a while.
+        let (mut upstream, _) = cell.request().await;
+        let early = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+        upstream.write(early).await.unwrap();
+        let mut told = false;
+        let ended = |frame: &Frame| {
+            assert_ne!(frame.code(), Some(ENHANCE_YOUR_CALM));
+            told |= frame.kind == GOAWAY;
+            frame.stream == stream && frame.kind == RST_STREAM
+        };
+        frames.find(ended).await.expect("each is answered");
+        if told {
+            client = None;
+            continue;
+        }
+        frames
+            .send(frame(DATA, 0, stream, "small").repeat(100))
+            .await
+            .unwrap();
+        stream += 2;
+    }
+    assert!(connections < 4, "{connections}");
+}
+
 #[tokio::test]
 async fn continuations_without_end_end_the_connection() {
     let (router, cell) = scripted().await;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, HEADERS, Passed, RST_STREAM, SETTINGS, Scanner,
+    ACK, CONTINUATION, DATA, END_HEADERS, Frame, HEADERS, Passed, RST_STREAM, SETTINGS, Scanner,
 };
 
 /// The code of a reset for a malformed message (RFC 9113 section 7).
@@ -35,6 +35,11 @@ const FOR_DOWNLOAD: u32 = 8;
 const TAKEN: usize = 512 * 1024;
 /// The most that lies before one, in the kernels on both sides.
 const BEFORE: usize = 8 * 1024 * 1024;
+
+/// Streams of which it is remembered that they were reset, and what it costs h2 for good if a small frame of a body comes
+/// to one: it counts so many bytes for every frame that may wait, and forgets those that it ignores.
+const RESETS: usize = 256;
+const FRAME_COSTS: usize = 256;
 
 /// Requests of which it is remembered that h2 has not handed them on; those before them are forgotten.
 const REMEMBERED: usize = 512;
@@ -78,6 +83,10 @@ struct Seen {
     /// Bytes of bodies that were sent since this was last looked at, and those before that the client may not have taken.
     sent: usize,
     untaken: usize,
+    /// Streams that h2 has reset, the last of them.
+    reset: VecDeque<u32>,
+    /// What frames on them have cost.
+    lost: usize,
     agreed: bool,
     head_since: Option<Instant>,
     /// The last stream that the client has opened.
@@ -97,6 +106,19 @@ impl Seen {
                 self.opened.pop_front();
             }
             self.opened.push_back(stream);
+        }
+    }
+
+    fn reset(&mut self, stream: u32) {
+        if self.reset.len() == RESETS {
+            self.reset.pop_front();
+        }
+        self.reset.push_back(stream);
+    }
+
+    fn data(&mut self, frame: Frame) {
+        if frame.length < FRAME_COSTS && self.reset.contains(&frame.stream) {
+            self.lost += FRAME_COSTS - frame.length;
         }
     }
 
@@ -170,6 +192,11 @@ impl<I> Watched<I> {
         !(answered || heard || seen.waits || seen.untaken > 0)
     }
 
+    /// What small frames of bodies that nobody wanted any more have cost h2, in bytes of its budget.
+    pub fn lost(&self) -> usize {
+        self.0.borrow().seen.lost
+    }
+
     /// h2 has handed a stream on.
     pub fn accepted(&self, stream: u32) {
         self.0
@@ -223,7 +250,10 @@ impl<I> State<I> {
                     noise.earn(FOR_REQUEST);
                     seen.head_since = Some(Instant::now());
                 }
-                DATA if frame.length > 0 => noise.earn(FOR_UPLOAD),
+                DATA if frame.length > 0 => {
+                    noise.earn(FOR_UPLOAD);
+                    seen.data(frame);
+                }
                 // Bounded by h2, in number and in size.
                 CONTINUATION => {}
                 _ => {
@@ -256,8 +286,11 @@ impl<I> State<I> {
                 HEADERS => seen.refuse(frame.stream, Refused::TooLarge),
                 _ => {}
             },
-            Passed::Ended(frame, PROTOCOL_ERROR) if frame.kind == RST_STREAM => {
-                seen.refuse(frame.stream, Refused::Malformed);
+            Passed::Ended(frame, code) if frame.kind == RST_STREAM => {
+                seen.reset(frame.stream);
+                if code == PROTOCOL_ERROR {
+                    seen.refuse(frame.stream, Refused::Malformed);
+                }
             }
             Passed::Ended(..) => {}
         });
@@ -406,5 +439,19 @@ mod tests {
         client.read_exact(&mut [0; HEAD]).await.unwrap();
         more.await.unwrap();
         assert!(watched.silent(false));
+    }
+
+    #[tokio::test]
+    async fn small_frames_for_streams_that_were_reset_are_counted() {
+        let (mut watched, mut client) = watched(64 * 1024);
+        send(&mut watched, RST_STREAM, 4).await;
+        let mut came = vec![0; PREFACE_BYTES];
+        came.extend(frame(SETTINGS, 0, 0));
+        for (stream, length) in [(1, 5), (3, 5), (1, FRAME_COSTS), (1, 0), (1, 255)] {
+            came.extend(frame(DATA, stream, length));
+        }
+        client.write_all(&came).await.unwrap();
+        watched.read_exact(&mut came).await.unwrap();
+        assert_eq!(watched.lost(), FRAME_COSTS - 5 + 1);
     }
 }

@@ -39,8 +39,10 @@ const RESETS_REMEMBERED: usize = 256;
 const MAX_ERRORS: usize = 1024;
 /// What is buffered for one stream's answer beyond what the client's socket has taken, in bytes.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
-/// What small frames of bodies that wait for their cells may cost, in bytes beyond their contents: about 4,000 of them.
-const SMALL_FRAMES_BYTES: usize = 1024 * 1024;
+/// What small frames of bodies that wait for their cells may cost, in bytes beyond their contents: about 16,000 of them.
+const SMALL_FRAMES_BYTES: usize = 4 * 1024 * 1024;
+/// Of that, what h2 may have lost count of before the client is told to open another connection.
+const LOST_BYTES: usize = SMALL_FRAMES_BYTES / 2;
 /// How often a connection with running requests is asked whether its client is still there, and how long it may be
 /// silent then, unless it still takes what it was sent before.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -273,6 +275,9 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
         }
         if self.leaving.is_none() && self.streams.too_many_taken_back() {
             return Poll::Ready(Event::TakenBack);
+        }
+        if self.leaving.is_none() && self.watched.lost() > LOST_BYTES {
+            return Poll::Ready(Event::Leave);
         }
         if let Some(event) = told(self, context) {
             return Poll::Ready(event);
