@@ -1,6 +1,6 @@
 //! Request heads: what the h2 crate lets through and a front door must not.
 
-use http::HeaderValue;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 
 use crate::wire::strict::{self, Fault};
@@ -9,9 +9,11 @@ use crate::wire::strict::{self, Fault};
 /// belong to a connection (RFC 9113 section 8.2); the length that it promises.
 ///
 /// # Errors
-/// `HeadTooLarge` for more than `most` lines, `Target`, `HeaderValue`, `ContentLength`.
+/// `HeadTooLarge` for more than `most` lines (the pieces of a cookie are one), `Target`, `HeaderValue`, `ContentLength`.
 pub fn check(head: &Parts, most: usize) -> Result<Option<u64>, Fault> {
-    if head.headers.len() > most {
+    // A cookie may come in many pieces, and is one line for the cell (RFC 9113 section 8.2.3).
+    let crumbs = head.headers.get_all(header::COOKIE).iter().skip(1).count();
+    if head.headers.len() - crumbs > most {
         return Err(Fault::HeadTooLarge);
     }
     if let Some(target) = head.uri.path_and_query() {
@@ -70,6 +72,16 @@ mod tests {
             (
                 "http://a/",
                 &[("x", "1"), ("x", "2"), ("x", "3"), ("y", "4")],
+                Err(Fault::HeadTooLarge),
+            ),
+            (
+                "http://a/",
+                &[("cookie", "a"), ("x", "1"), ("cookie", "b"), ("x", "2")],
+                Ok(None),
+            ),
+            (
+                "http://a/",
+                &[("cookie", "a"), ("x", "1"), ("x", "2"), ("x", "3")],
                 Err(Fault::HeadTooLarge),
             ),
         ] {
