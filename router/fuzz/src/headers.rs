@@ -63,7 +63,9 @@ pub fn holds(data: &[u8]) {
     let headers = read(data);
     for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
         for (trusted, prefix) in [(false, None), (true, Some("/alice"))] {
-            request(&headers, version, trusted, prefix);
+            request(&headers, version, trusted, false, prefix);
+            // On Fly, whoever is trusted is its edge.
+            request(&headers, version, trusted, trusted, prefix);
         }
     }
     answer(&headers);
@@ -111,7 +113,7 @@ fn plain(name: &str) -> String {
     name.replace('_', "-")
 }
 
-fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<&str>) {
+fn request(headers: &HeaderMap, version: Version, trusted: bool, edge: bool, prefix: Option<&str>) {
     let (mut head, ()) = Request::new(()).into_parts();
     head.headers = headers.clone();
     head.version = version;
@@ -121,6 +123,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
     let peer = Peer {
         ip: [192, 0, 2, 7].into(),
         trusted,
+        edge,
         tls: false,
     };
     if !trusted {
@@ -158,7 +161,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
     };
     rewrite(&mut head, with).append_to(&mut head.headers);
     assert!(looped(&head), "what passed here is known again");
-    let expected = forwarded(&before, version, trusted, prefix, upgrade.as_ref());
+    let expected = forwarded(&before, version, peer, prefix, upgrade.as_ref());
     assert_eq!(shown(&fields(&head.headers)), shown(&expected));
 }
 
@@ -166,7 +169,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, prefix: Option<
 fn forwarded(
     before: &Lines,
     version: Version,
-    trusted: bool,
+    peer: Peer,
     prefix: Option<&str>,
     upgrade: Option<&HeaderValue>,
 ) -> Lines {
@@ -179,7 +182,8 @@ fn forwarded(
         !taken
             && !HOP_BY_HOP.contains(&&name[..])
             && !ROUTERS.contains(&&plain(name)[..])
-            && !(PROXIES.contains(&&plain(name)[..]) && (disguised || !trusted))
+            && !(PROXIES.contains(&&plain(name)[..]) && (disguised || !peer.trusted))
+            && (peer.edge || !name.starts_with("fly-") || !PROXIES.contains(&&name[..]))
     });
     let mut say = |name: &str, value: &[u8]| after.insert(name.to_owned(), vec![value.to_vec()]);
     say("host", b"alice.example.com");
