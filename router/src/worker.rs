@@ -19,8 +19,8 @@ use crate::account::tally::Tally;
 use crate::account::trace::{Spans, Tracer};
 use crate::config::traces::Sampling;
 use crate::config::{Config, Place};
-use crate::http1::pipe;
 use crate::http1::tcp::Tcp;
+use crate::http1::{later, pipe};
 use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
 use crate::inbound::{accept, http};
@@ -105,6 +105,7 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
         runtime.spawn_local(async move { sight.answer(questions).await });
     }
     let served = runtime.block_on(serve(shared, listeners, Rc::clone(&log), ready));
+    runtime.block_on(async { later::write() });
     // Whatever still runs is over now; its records are written as it goes. What blocks a thread, to look up a name say, is
     // waited for by nobody.
     runtime.shutdown_background();
@@ -159,6 +160,7 @@ async fn serve(
     });
     spawn_local(sweep(pool, Rc::clone(&log), publisher.subscribe()));
     spawn_local(async move { log.run().await });
+    spawn_local(later::run());
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -12,12 +12,15 @@ use tokio::time::{Duration, Instant};
 
 use super::io::Io;
 use super::piece::Piece;
-use super::scratch;
+use super::{later, scratch};
 
 /// Bytes that may wait to be written before more is asked of a body.
 const WRITE_AHEAD: usize = 16 * 1024;
 /// Data of up to so many bytes is copied to what else is written; more is written from where it is.
 const COPIED: usize = 2 * 1024;
+
+/// No more than so many bytes are left to be written later.
+const LEFT: usize = 64 * 1024;
 
 /// After so many bytes of a turn that went through pipes, the kernel may take more to send: whoever takes so many is no one
 /// who does not read, and to be woken for each bit doubles what a large body costs.
@@ -59,6 +62,18 @@ impl Stride {
     }
 }
 
+/// What becomes of what is queued.
+enum Fate {
+    /// Whoever flushes writes it.
+    Flushed,
+    /// It is left to be written later; whom to wake where that comes to no good end.
+    Left(Waker),
+    /// It was left, and could not all be written then: whoever flushes writes the rest.
+    Stuck,
+    /// It was left, and this came of it.
+    Failed(io::Error),
+}
+
 /// One side of the router: a client's socket or a cell's.
 pub struct Buffered {
     io: Box<dyn Io>,
@@ -77,6 +92,7 @@ pub struct Buffered {
     ahead: bool,
     /// A write was told that the other end has reset the connection.
     reset: bool,
+    fate: Fate,
 }
 
 impl fmt::Debug for Buffered {
@@ -99,6 +115,7 @@ impl Buffered {
             stride: Stride::BEGIN,
             ahead: false,
             reset: false,
+            fate: Fate::Flushed,
         }
     }
 
@@ -119,7 +136,7 @@ impl Buffered {
 
     /// Whether the other end is silent and there, as it should be between two turns.
     pub fn is_quiet(&mut self) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut context = Context::from_waker(Waker::noop());
         self.read.is_empty() && self.poll_fill(&mut context, 1).is_pending()
     }
 
@@ -128,8 +145,9 @@ impl Buffered {
         if self.read.is_empty() {
             self.read = BytesMut::new();
         }
-        self.write = BytesMut::new();
-        self.data = Piece::default();
+        if self.write.is_empty() {
+            self.write = BytesMut::new();
+        }
     }
 
     /// Reads up to `most` bytes more; `false` at the connection's end. Cancel safe.
@@ -183,6 +201,7 @@ impl Buffered {
         context: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<Option<Piece>>> {
+        later::write();
         let most = most.min(self.stride.next(Instant::now));
         let piped = ready!(self.io.poll_read_piped(context, most))?;
         self.stride.came(Instant::now());
@@ -229,11 +248,73 @@ impl Buffered {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Fate::Left(_) | Fate::Failed(_) = self.fate
+            && let Fate::Failed(error) = std::mem::replace(&mut self.fate, Fate::Flushed)
+        {
+            return Poll::Ready(Err(error));
+        }
         let flushed = ready!(self.poll_write(context));
+        self.fate = Fate::Flushed;
         if let Err(error) = &flushed {
             self.reset |= error.kind() == io::ErrorKind::ConnectionReset;
         }
         Poll::Ready(flushed)
+    }
+
+    /// Leaves what is queued to be written later, if it is not much, and whoever has this connection sees to it that
+    /// [`Buffered::write_left`] is called; whether it did. The task of `context` is woken if it cannot be written then, all
+    /// at once: to flush it, and to learn why that fails.
+    pub fn leave(&mut self, context: &Context<'_>) -> bool {
+        let much = self.write.len() + self.data.len() > LEFT || self.data.piped().is_some();
+        let some = !self.write.is_empty() && matches!(self.fate, Fate::Flushed);
+        let leaves = some && !much && later::is_served();
+        if leaves {
+            self.fate = Fate::Left(context.waker().clone());
+        }
+        leaves
+    }
+
+    /// Whether what is queued is left to be written later.
+    pub fn is_left(&self) -> bool {
+        matches!(self.fate, Fate::Left(_))
+    }
+
+    /// Writes what was left.
+    pub fn write_left(&mut self) {
+        let Some(waker) = self.take_left() else {
+            return;
+        };
+        match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => return self.write = BytesMut::new(),
+            Poll::Ready(Err(error)) => self.fate = Fate::Failed(error),
+            Poll::Pending => self.fate = Fate::Stuck,
+        }
+        waker.wake();
+    }
+
+    /// Writes what was left neither now nor later; whether something was.
+    pub fn withdraw(&mut self) -> bool {
+        self.take_left().is_some()
+    }
+
+    fn take_left(&mut self) -> Option<Waker> {
+        let left = std::mem::replace(&mut self.fate, Fate::Flushed);
+        match left {
+            Fate::Left(waker) => Some(waker),
+            other => {
+                self.fate = other;
+                None
+            }
+        }
+    }
+
+    /// Whether whoever flushes has something to write, or to learn of it.
+    pub fn is_unwritten(&self) -> bool {
+        match self.fate {
+            Fate::Flushed => !(self.write.is_empty() && self.data.is_empty()),
+            Fate::Left(_) => false,
+            Fate::Stuck | Fate::Failed(_) => true,
+        }
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -17,6 +17,7 @@ use super::buffered::{Buffered, Switched};
 use super::encode;
 use super::head::Framing;
 use super::io::Io;
+use super::later::{self, Leaves};
 use super::piece::Piece;
 use super::reading::{BodyError, Next, Reading};
 use super::scratch;
@@ -53,6 +54,13 @@ impl State {
         if let Some(server) = self.server.take() {
             server.wake();
         }
+    }
+}
+
+impl Leaves for RefCell<State> {
+    fn write_left(&self) -> bool {
+        let state = self.try_borrow_mut();
+        state.map(|mut state| state.io.write_left()).is_ok()
     }
 }
 
@@ -98,8 +106,21 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub async fn fill(&self) -> io::Result<bool> {
-        std::future::poll_fn(|context| self.0.borrow_mut().io.poll_fill(context, scratch::COPIED))
-            .await
+        std::future::poll_fn(|context| {
+            let io = &mut self.0.borrow_mut().io;
+            if io.is_unwritten()
+                && let Poll::Ready(Err(error)) = io.poll_flush(context)
+            {
+                return Poll::Ready(Err(error));
+            }
+            let filled = ready!(io.poll_fill(context, scratch::COPIED));
+            if !matches!(filled, Ok(true)) {
+                // Who says no more may still listen.
+                ready!(io.poll_flush(context))?;
+            }
+            Poll::Ready(filled)
+        })
+        .await
     }
 
     /// Begins a request's turn: its body comes next.
@@ -196,6 +217,35 @@ impl Connection {
     /// Those of the socket.
     pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().io.poll_flush(context)
+    }
+
+    /// The same, but what can be left to be written later is. Nothing more may be queued then before [`Connection::settle`].
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_flush_later(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        // What is left of a request may not come before its answer.
+        if state.reading.is_done() && state.io.leave(context) {
+            later::leave(&self.0);
+            return Poll::Ready(Ok(()));
+        }
+        state.io.poll_flush(context)
+    }
+
+    /// Writes what the turn before has left, if it is not written yet. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn settle(&self) -> io::Result<()> {
+        std::future::poll_fn(|context| {
+            let io = &mut self.0.borrow_mut().io;
+            match io.is_left() || io.is_unwritten() {
+                true => io.poll_flush(context),
+                false => Poll::Ready(Ok(())),
+            }
+        })
+        .await
     }
 
     /// Says that no more will be written. Cancel safe.
@@ -358,5 +408,120 @@ impl Interim {
             write.extend_from_slice(b"\r\n");
         });
         state.wake_server();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+
+    /// A connection that is served, and its client's end.
+    async fn connected() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let connection = Connection::new(Box::new(ours.unwrap().0), BytesMut::new());
+        (connection, client.unwrap())
+    }
+
+    /// Runs what has a thread that writes what is left.
+    async fn served<T>(test: impl Future<Output = T>) -> T {
+        let tasks = LocalSet::new();
+        tasks.spawn_local(later::run());
+        let test = async {
+            yield_now().await;
+            test.await
+        };
+        tasks.run_until(test).await
+    }
+
+    async fn leave(connection: &Connection, byte: u8, count: usize) {
+        let data = BytesMut::from(&vec![byte; count][..]).freeze();
+        connection.queue_head(|write| write.extend_from_slice(b"head"));
+        connection.queue(b"", data.into(), b"");
+        poll_fn(|context| connection.poll_flush_later(context))
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_written_by_another_task() {
+        served(async {
+            let (connection, mut client) = connected().await;
+            leave(&connection, 7, 10_000).await;
+            connection.rest();
+            assert!(connection.0.borrow().io.is_left());
+            let (filled, ()) = tokio::join!(connection.fill(), async {
+                let mut answer = [0; 10_004];
+                client.read_exact(&mut answer).await.unwrap();
+                client.write_all(b"next").await.unwrap();
+            });
+            assert!(filled.unwrap());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn who_says_no_more_still_hears_what_is_left() {
+        served(async {
+            let (connection, mut client) = connected().await;
+            client.shutdown().await.unwrap();
+            leave(&connection, 7, 10).await;
+            assert!(!connection.fill().await.unwrap());
+            drop(connection);
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard.len(), 14);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_left_to_a_slow_client_comes_whole_and_in_order() {
+        const EACH: usize = 40_000;
+        served(async {
+            let (connection, mut client) = connected().await;
+            let writing = async {
+                for byte in 0..=255 {
+                    connection.settle().await.unwrap();
+                    leave(&connection, byte, EACH).await;
+                    connection.rest();
+                    yield_now().await;
+                }
+                // What is left over is written by who waits for the next request.
+                assert!(!connection.fill().await.unwrap());
+            };
+            let reading = async {
+                let mut answer = vec![0; 4 + EACH];
+                for byte in 0..=255 {
+                    client.read_exact(&mut answer).await.unwrap();
+                    assert_eq!(&answer[..4], b"head");
+                    assert!(answer[4..].iter().all(|read| *read == byte), "{byte}");
+                }
+                client.shutdown().await.unwrap();
+            };
+            tokio::join!(writing, reading);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_is_noticed_though_nobody_waited_for_the_write() {
+        served(async {
+            let (connection, client) = connected().await;
+            #[expect(deprecated, reason = "a reset is what is wanted, and does not block")]
+            client.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(client);
+            leave(&connection, 7, 10).await;
+            yield_now().await;
+            assert!(connection.fill().await.is_err());
+        })
+        .await;
     }
 }

@@ -19,6 +19,7 @@ use super::as_is::{AsIs, HasLines};
 use super::buffered::{Buffered, Switched};
 use super::encode;
 use super::head::{Fault, Framing, Limits, Scanner};
+use super::later::{self, Leaves};
 use super::piece::Piece;
 use super::reading::{BodyError, Next, Reading};
 use super::scratch;
@@ -92,8 +93,9 @@ impl<B> State<B>
 where
     B: Body<Data = Piece>,
 {
-    /// Sends as much of the request as can be sent now; ready once all of it is, or no more can be.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
+    /// Sends as much of the request as can be sent now; ready once all of it is, or no more can be. `later` if what ends it
+    /// may be left to be written later.
+    fn poll_send(&mut self, context: &mut Context<'_>, later: bool) -> Poll<Result<(), B::Error>> {
         if self.sent || self.deaf.is_some() {
             return Poll::Ready(Ok(()));
         }
@@ -112,6 +114,9 @@ where
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => self.queue_end(b"0\r\n\r\n"),
                 }
+            }
+            if later && self.body.is_none() && self.io.leave(context) {
+                return Poll::Pending;
             }
             match self.io.poll_flush(context) {
                 Poll::Ready(Ok(())) if self.body.is_none() && self.io.may_queue() => {
@@ -180,7 +185,7 @@ where
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<AnswerHead, ExchangeError<B::Error>>> {
-        if let Poll::Ready(Err(error)) = self.poll_send(context) {
+        if let Poll::Ready(Err(error)) = self.poll_send(context, true) {
             return Poll::Ready(Err(ExchangeError::Body(error)));
         }
         loop {
@@ -194,13 +199,23 @@ where
                 Err(fault) => return Poll::Ready(Err(ExchangeError::Malformed(fault))),
             }
             let ended = match ready!(self.io.poll_fill(context, scratch::COPIED)) {
-                Ok(true) => continue,
+                Ok(true) => {
+                    // It speaks before it was asked; it is asked first all the same.
+                    if self.io.is_left()
+                        && let Poll::Ready(Err(error)) = self.poll_send(context, false)
+                    {
+                        return Poll::Ready(Err(ExchangeError::Body(error)));
+                    }
+                    continue;
+                }
                 Ok(false) => io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => error,
             };
+            // What is left now is never written.
+            let silent = self.io.withdraw() || self.deaf.is_some();
             // What went wrong first says more.
             let deaf = self.deaf.take();
-            let unsent = deaf.is_some() && self.io.written() == 0 && !self.begun;
+            let unsent = silent && self.io.written() == 0 && !self.begun;
             let error = deaf.unwrap_or(ended);
             return Poll::Ready(Err(if unsent {
                 ExchangeError::Unsent(error)
@@ -208,6 +223,13 @@ where
                 ExchangeError::Broken(error)
             }));
         }
+    }
+}
+
+impl<B> Leaves for RefCell<State<B>> {
+    fn write_left(&self) -> bool {
+        let state = self.try_borrow_mut();
+        state.map(|mut state| state.io.write_left()).is_ok()
     }
 }
 
@@ -233,7 +255,7 @@ impl<B> Clone for Exchange<B> {
 
 impl<B> Exchange<B>
 where
-    B: Body<Data = Piece>,
+    B: Body<Data = Piece> + 'static,
 {
     /// Puts a request on a connection that carries nothing else; `fresh` if it never did. Its head, which `lines` are part of,
     /// says how its body is framed: `framing`, never `ToEnd`. Nothing is written before it is polled.
@@ -270,7 +292,15 @@ where
     /// # Errors
     /// `ExchangeError`; the connection is of no more use.
     pub async fn head(&self) -> Result<AnswerHead, ExchangeError<B::Error>> {
-        let mut head = poll_fn(|context| self.0.borrow_mut().poll_answer(context)).await?;
+        let mut head = poll_fn(|context| {
+            let mut state = self.0.borrow_mut();
+            let answer = state.poll_answer(context);
+            if state.io.is_left() {
+                later::leave(&self.0);
+            }
+            answer
+        })
+        .await?;
         if !is_interim(head.status) {
             let mut state = self.0.borrow_mut();
             state.lines = head.as_is.take();
@@ -316,7 +346,7 @@ where
     /// Sends the rest of the request while somebody else reads the answer. Cancel safe.
     pub async fn send(&self) {
         // Who reads the answer sees in it what became of the request; a body that breaks off tells its own record.
-        let sent = poll_fn(|context| self.0.borrow_mut().poll_send(context)).await;
+        let sent = poll_fn(|context| self.0.borrow_mut().poll_send(context, false)).await;
         if sent.is_err() {
             let mut state = self.0.borrow_mut();
             state.fall_deaf(io::Error::other("the request's body broke off"));
@@ -414,6 +444,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::{LocalSet, yield_now};
 
     use super::*;
 
@@ -542,5 +573,43 @@ mod tests {
             exchange.answer().collect().await.unwrap();
             assert_eq!(exchange.finish().is_some(), fit, "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_and_not_written_is_withdrawn() {
+        let tasks = LocalSet::new();
+        tasks.spawn_local(later::run());
+        tasks
+            .run_until(async {
+                yield_now().await;
+                let (exchange, cell) = begun(None).await;
+                drop(cell);
+                // The runtime looks at its sockets.
+                yield_now().await;
+                let error = exchange.head().await.unwrap_err();
+                // It was not asked: it may be asked elsewhere.
+                assert!(matches!(error, ExchangeError::Unsent(_)), "{error:?}");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn who_speaks_first_is_asked_all_the_same() {
+        let tasks = LocalSet::new();
+        tasks.spawn_local(later::run());
+        let early = async {
+            yield_now().await;
+            let (exchange, mut cell) = begun(None).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            cell.write_all(answer).await.unwrap();
+            yield_now().await;
+            exchange.head().await.unwrap();
+            exchange.answer().collect().await.unwrap();
+            assert!(exchange.finish().is_some());
+            let mut head = [0; 19];
+            cell.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"POST / HTTP/1.1\r\n\r\n");
+        };
+        tasks.run_until(early).await;
     }
 }

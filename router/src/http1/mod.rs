@@ -11,6 +11,7 @@ pub mod encode;
 pub mod exchange;
 pub mod head;
 pub mod io;
+pub mod later;
 pub mod piece;
 pub mod pipe;
 pub mod reading;

@@ -87,6 +87,9 @@ pub async fn serve<R, B>(
             }
             Err(fault) => Err(fault),
         };
+        if connection.settle().await.is_err() {
+            return;
+        }
         let after = match head {
             // In a box of its own: while the connection is idle, nothing is kept of it.
             Ok(head) => made_in_box(|| exchange(&connection, head, signal, &handle)).await,
@@ -399,7 +402,11 @@ where
                     }
                 }
             }
-            match connection.poll_flush(context) {
+            let flushed = match ended {
+                true => connection.poll_flush_later(context),
+                false => connection.poll_flush(context),
+            };
+            match flushed {
                 Poll::Ready(Ok(())) if ended => return Poll::Ready(Sent::Whole),
                 Poll::Ready(Ok(())) if waits => {}
                 Poll::Ready(Ok(())) => continue,

@@ -49,6 +49,10 @@ pub struct Connection {
 }
 
 /// What a connection is doing.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is in a box already, and becomes the one and the other with each request"
+)]
 enum Io {
     Idle(Buffered),
     /// It carries a request; the rest of its body is sent by a task of its own.
