@@ -2,8 +2,10 @@
 //!
 //! `cargo build --release -p cell-router && cargo run --release -p integration-tests --bin benchmark`
 
-use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs, io};
 
 use clap::Parser;
 use integration_tests::benchmark::held::{self, Held};
@@ -38,6 +40,9 @@ struct Args {
     /// `router/optimized/record`.
     #[arg(long)]
     train: bool,
+    /// Measures in the network as it is, with the machine's own congestion control, not in one made for it.
+    #[arg(long)]
+    here: bool,
     /// Further arguments of the router.
     #[arg(last = true)]
     args: Vec<String>,
@@ -70,9 +75,45 @@ fn apart() -> Vec<(String, Apart)> {
     all
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> io::Result<()> {
+/// Set in a network that was made for the measuring.
+const ENCLOSED: &str = "CELL_ROUTER_BENCHMARK_ENCLOSED";
+
+/// Goes on in a network namespace of its own. There, connections are governed by CUBIC, as Linux has it by default: BBR, which
+/// some machines prefer, spaces what is sent by timers, and between processes of one machine these cost more than the rest.
+///
+/// # Errors
+/// There can be none, or it cannot be set up.
+fn enclose() -> io::Result<()> {
+    if env::var_os(ENCLOSED).is_none() {
+        let mut command = Command::new("unshare");
+        command.arg("--net");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let error = command.args(env::args_os()).env(ENCLOSED, "").exec();
+        return Err(error);
+    }
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()?;
+    if !up.success() {
+        return Err(io::Error::other("ip link set lo up: failed"));
+    }
+    fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "cubic")
+}
+
+fn main() -> io::Result<()> {
     let args = Args::parse();
+    if !args.here && !args.list {
+        enclose()?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(args))
+}
+
+async fn measure(args: Args) -> io::Result<()> {
     let works: Vec<_> = WORKS
         .iter()
         .filter(|work| work.name.contains(&args.only))
@@ -86,9 +127,7 @@ async fn main() -> io::Result<()> {
     }
     // Before anything is started: what loads leaves the first processor alone.
     let pid = std::process::id().to_string();
-    std::process::Command::new("taskset")
-        .args(["-pc", "1", &pid])
-        .output()?;
+    Command::new("taskset").args(["-pc", "1", &pid]).output()?;
     let folder = tempfile::tempdir()?;
     let upstream = Upstream::start()?;
     let given = Given {
