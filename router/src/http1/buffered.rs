@@ -1,13 +1,14 @@
 //! A socket with what was read ahead on it, and what is still to be written to it.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 use tokio::time::{Duration, Instant};
 
 use super::io::Io;
@@ -136,8 +137,13 @@ impl Buffered {
 
     /// Whether the other end is silent and there, as it should be between two turns.
     pub fn is_quiet(&mut self) -> bool {
+        if !self.read.is_empty() {
+            return false;
+        }
         let mut context = Context::from_waker(Waker::noop());
-        self.read.is_empty() && self.poll_fill(&mut context, 1).is_pending()
+        // A task that has done much for one turn is told to wait by a socket that was not looked at.
+        let look = coop::unconstrained(poll_fn(|context| self.poll_fill(context, 1)));
+        pin!(look).poll(&mut context).is_pending()
     }
 
     /// Lets memory go that an idle connection does not need.
@@ -460,7 +466,35 @@ impl AsyncWrite for Switched {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_spoke_or_left_is_not_quiet_also_for_a_task_that_has_done_much() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (speaks, leaves) in [(false, false), (true, false), (false, true)] {
+            let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (near, mut far) = (near.unwrap(), far.unwrap().0);
+            if speaks {
+                far.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+            }
+            let _far = (!leaves).then_some(far);
+            if speaks || leaves {
+                near.readable().await.unwrap();
+            }
+            let mut io = Buffered::new(Box::new(near), BytesMut::new());
+            let quiet = poll_fn(|context| {
+                while let Poll::Ready(step) = coop::poll_proceed(context) {
+                    step.made_progress();
+                }
+                Poll::Ready(io.is_quiet())
+            });
+            assert_eq!(quiet.await, !speaks && !leaves, "{speaks} {leaves}");
+        }
+    }
 
     #[test]
     fn more_is_taken_at_once_for_who_is_quick_only() {
