@@ -182,6 +182,7 @@ impl Place {
         match judge(head, &tag, file.modified().ok().map(whole_second)) {
             // Nothing has no parts (RFC 9110 section 14.1.2).
             Judged::Send(Some(range)) if file.len() > 0 => {
+                let range = range.of(file.len());
                 let mut part = self.serve(&head.headers, Some(range)).await?;
                 // Of another file it would not fit to what the client has.
                 if !is_of(&part, file) || total(part.headers()) != Some(file.len()) {
@@ -219,7 +220,7 @@ impl Place {
     async fn serve(
         &self,
         asked: &HeaderMap,
-        range: Option<&HeaderValue>,
+        range: Option<HeaderValue>,
     ) -> io::Result<Response<Bytestream>> {
         let mut file = ServeFile::new(&self.path);
         for (coding, _) in &self.coded {
@@ -236,7 +237,7 @@ impl Place {
                 .append(header::ACCEPT_ENCODING, coding.clone());
         }
         if let Some(range) = range {
-            request.headers_mut().insert(header::RANGE, range.clone());
+            request.headers_mut().insert(header::RANGE, range);
         }
         let served = file.try_call(request).await?;
         Ok(served.map(|body| body.map_err(io::Error::other).boxed_unsync()))
@@ -361,9 +362,9 @@ fn bare(status: StatusCode, headers: HeaderMap) -> Response<Bytestream> {
 
 /// What becomes of a request for a file.
 #[derive(Debug, PartialEq, Eq)]
-enum Judged<'h> {
+enum Judged {
     /// It is sent, or the part of it.
-    Send(Option<&'h HeaderValue>),
+    Send(Option<Part>),
     /// The client has it.
     Has,
     /// It is not the one that the client means.
@@ -371,7 +372,7 @@ enum Judged<'h> {
 }
 
 /// By the fields of a request, in the order of RFC 9110 section 13.2.2.
-fn judge<'h>(head: &'h Parts, tag: &str, modified: Option<SystemTime>) -> Judged<'h> {
+fn judge(head: &Parts, tag: &str, modified: Option<SystemTime>) -> Judged {
     let headers = &head.headers;
     let date = |name: HeaderName| {
         let date = headers.get(name)?.to_str().ok()?;
@@ -395,12 +396,12 @@ fn judge<'h>(head: &'h Parts, tag: &str, modified: Option<SystemTime>) -> Judged
     {
         return Judged::Has;
     }
-    let range = headers.get(header::RANGE).filter(|range| {
-        head.method == Method::GET
-            && is_one_range(range)
-            && headers.get_all(header::RANGE).iter().count() == 1
-    });
-    Judged::Send(range.filter(|_| match headers.get(header::IF_RANGE) {
+    let mut ranges = headers.get_all(header::RANGE).iter();
+    let part = match (ranges.next(), ranges.next()) {
+        (Some(range), None) if head.method == Method::GET => Part::read(range),
+        _ => None,
+    };
+    Judged::Send(part.filter(|_| match headers.get(header::IF_RANGE) {
         None => true,
         // A date is as good only if it is the very one (RFC 9110 section 13.1.5).
         Some(value) => {
@@ -427,20 +428,45 @@ fn lists(headers: &HeaderMap, name: HeaderName, tag: &str, weakly: bool) -> bool
         })
 }
 
-/// Whether it is one range of bytes; another, or several, are passed over (RFC 9110 section 14.2).
-fn is_one_range(value: &HeaderValue) -> bool {
-    let range = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.strip_prefix("bytes="));
-    range
-        .and_then(|range| range.split_once('-'))
-        .is_some_and(|(from, to)| {
-            let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-            // One whose end no number here can hold is passed over, too.
-            let countable = to.is_empty() || to.parse::<u64>().is_ok();
-            digits(from) && digits(to) && countable && !(from.is_empty() && to.is_empty())
-        })
+/// A part of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// From a byte on, to another or to the end.
+    From(u64, Option<u64>),
+    /// So many bytes at the end, or all where there are fewer.
+    Last(u64),
+}
+
+impl Part {
+    /// One range of bytes; another, or several, are passed over (RFC 9110 section 14.2), and so is one with a number that
+    /// none here can hold.
+    fn read(range: &HeaderValue) -> Option<Self> {
+        let (from, to) = range
+            .to_str()
+            .ok()?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        let number = |text: &str| {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| digits)
+        };
+        match (from, to) {
+            ("", to) => number(to).map(Self::Last),
+            (from, "") => Some(Self::From(number(from)?, None)),
+            (from, to) => Some(Self::From(number(from)?, Some(number(to)?))),
+        }
+    }
+
+    /// As it is asked for of a file of `length` bytes: without what `tower-http` would not take, zeros in front and more
+    /// bytes at the end than there are.
+    fn of(self, length: u64) -> HeaderValue {
+        let range = match self {
+            Self::From(from, Some(to)) => format!("bytes={from}-{to}"),
+            Self::From(from, None) => format!("bytes={from}-"),
+            Self::Last(count) => format!("bytes=-{}", count.min(length)),
+        };
+        HeaderValue::try_from(range).expect("digits and hyphens are a header value")
+    }
 }
 
 /// As a field of HTTP has it.
@@ -596,6 +622,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_is_sent_as_far_as_there_is_one_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "0123456789").unwrap();
+        for (range, part) in [
+            ("bytes=0-1", Some("0-1")),
+            ("bytes=00-01", Some("0-1")),
+            ("bytes=0-01", Some("0-1")),
+            ("bytes=09-", Some("9-9")),
+            ("bytes=8-99", Some("8-9")),
+            ("bytes=8-18446744073709551615", Some("8-9")),
+            ("bytes=-1", Some("9-9")),
+            ("bytes=-05", Some("5-9")),
+            ("bytes=-10", Some("0-9")),
+            ("bytes=-11", Some("0-9")),
+            ("bytes=-999999", Some("0-9")),
+            ("bytes=-18446744073709551615", Some("0-9")),
+            ("bytes=10-", None),
+            ("bytes=010-011", None),
+            ("bytes=5-4", None),
+            ("bytes=-0", None),
+            ("bytes=-00", None),
+        ] {
+            let found = found(folder.path(), "/a", &[("range", range)]).await;
+            let Ok(Found::File(answer)) = found else {
+                panic!("no file");
+            };
+            let (status, said) = match part {
+                Some(part) => (StatusCode::PARTIAL_CONTENT, format!("bytes {part}/10")),
+                None => (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */10".to_owned()),
+            };
+            assert_eq!(answer.status(), status, "{range}");
+            assert_eq!(answer.headers()["content-range"], said, "{range}");
+        }
+    }
+
+    #[tokio::test]
     async fn that_there_is_no_such_part_is_kept_by_no_cache() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.txt"), "hello").unwrap();
@@ -623,7 +685,7 @@ mod tests {
         let modified = httpdate::parse_http_date(AT).ok();
         match judge(&head, TAG, modified) {
             Judged::Send(None) => "send".to_owned(),
-            Judged::Send(Some(range)) => range.to_str().unwrap().to_owned(),
+            Judged::Send(Some(part)) => part.of(100).to_str().unwrap().to_owned(),
             Judged::Has => "has".to_owned(),
             Judged::Changed => "changed".to_owned(),
         }
