@@ -341,3 +341,44 @@ async fn a_client_that_sends_all_before_it_reads_gets_its_early_answer() {
     assert_eq!(answer.status, 413);
     assert_eq!(answer.body.len(), page.len());
 }
+
+/// What nobody wanted of a request is passed over, where all of it has come with its head.
+#[tokio::test]
+async fn a_refused_body_that_is_all_there_costs_no_connection() {
+    let (router, cell) = scripted().await;
+    let next = format!("GET /next HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    for (fields, body, stays) in [
+        ("content-length: 5", "hello", true),
+        (
+            "transfer-encoding: chunked",
+            "2\r\nhe\r\n3\r\nllo\r\n0\r\nx-sum: 1\r\n\r\n",
+            true,
+        ),
+        ("content-length: 5", "hell", false),
+        ("transfer-encoding: chunked", "5\r\nhello\r\n", false),
+        ("transfer-encoding: chunked", "zz\r\n", false),
+        // It could be the next request as well.
+        ("expect: 100-continue\r\ncontent-length: 5", "hello", false),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nhost: nobody\r\n{fields}\r\n\r\n{body}");
+        let follows = if stays { next.as_str() } else { "" };
+        let mut client = client(&router, &format!("{request}{follows}")).await;
+        let refused = client.answer().await.unwrap();
+        assert_eq!(refused.status, 404, "{fields} {body}");
+        let said = refused
+            .headers
+            .get("connection")
+            .map(|said| said.as_bytes());
+        let wanted = (!stays).then_some(&b"close"[..]);
+        assert_eq!(said, wanted, "{fields} {body}");
+        if stays {
+            let (mut upstream, head) = cell.request().await;
+            assert!(head.starts_with("GET /next "), "{head}");
+            upstream
+                .write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+                .await
+                .unwrap();
+            assert_eq!(client.answer().await.unwrap().text(), "ok");
+        }
+    }
+}

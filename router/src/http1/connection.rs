@@ -162,6 +162,14 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Forgets what has come of a body that nobody holds, without reading on.
+    pub fn forget_body(&self) {
+        let state = &mut *self.0.borrow_mut();
+        if !state.held {
+            state.reading.forget(&mut state.io);
+        }
+    }
+
     /// Whether the body of this turn has been read to its end.
     pub fn read_whole(&self) -> bool {
         self.0.borrow().reading.is_done()

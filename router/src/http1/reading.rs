@@ -148,6 +148,17 @@ impl Reading {
         Poll::Ready(read)
     }
 
+    /// Forgets what `from` has of it already, if it is not at its end.
+    pub fn forget(&mut self, from: &mut Buffered) {
+        while self.is_open() {
+            match self.step(from) {
+                Ok(Step::Data(_)) => {}
+                Ok(Step::More | Step::Trailers(_) | Step::End) => return,
+                Err(_) => *self = Self::Failed,
+            }
+        }
+    }
+
     /// How many bytes come next that are nothing but body, where that is known.
     fn plain(&self) -> u64 {
         match self {

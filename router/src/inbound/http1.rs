@@ -200,9 +200,14 @@ where
     let Some(response) = response else {
         return After::Gone;
     };
-    let unread = !connection.read_whole();
     // A client that was not asked for its body may send it or not: what comes next could be either.
-    let unasked = unread && expects && !connection.continued();
+    let unasked = expects && !connection.continued();
+    if !unasked {
+        // A small body that nobody wanted has come with its head, as a rule.
+        connection.forget_body();
+    }
+    let unread = !connection.read_whole();
+    let unasked = unread && unasked;
     // One that is refused in the middle of its body had better stop than send the rest.
     let refused = unread && !response.status().is_success();
     let shape = Shape {
