@@ -940,3 +940,47 @@ async fn an_upload_that_http2_takes_back_is_cut_and_not_whole() {
     let end = upstream.chunk().await;
     assert!(end.is_err(), "the cell took a cut upload for a whole one");
 }
+
+/// A client that leaves, by closing its connection or by breaking it off.
+fn leave(client: Raw, breaks: bool) {
+    if breaks {
+        client.reset().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_missed_behind_what_it_sent_ahead() {
+    let (router, cell) = scripted().await;
+    for breaks in [false, true] {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        let request = |path| format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        client
+            .write(request("/first") + &request("/ahead").repeat(500))
+            .await
+            .unwrap();
+        let (mut upstream, _) = cell.request().await;
+        leave(client, breaks);
+        upstream.ended().await;
+        router.next_record(ended(499)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_held_is_missed_behind_its_body() {
+    let cell = ScriptedCell::listen().await;
+    let mut entry = at(cell.addr());
+    entry["state"] = "paused".into();
+    let router = Router::start(options(json!({ "alice": entry }))).await;
+    for (bytes, breaks) in [(1000, false), (40_000, false), (40_000, true)] {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        client
+            .write(format!(
+                "POST /held HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 100000\r\n\r\n{}",
+                "x".repeat(bytes)
+            ))
+            .await
+            .unwrap();
+        leave(client, breaks);
+        router.next_record(ended(499)).await;
+    }
+}

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 use tokio::time::{Duration, Instant};
 
-use super::io::Io;
+use super::io::{Io, Parting};
 use super::piece::Piece;
 use super::{later, scratch};
 
@@ -144,6 +144,11 @@ impl Buffered {
         // A task that has done much for one turn is told to wait by a socket that was not looked at.
         let look = coop::unconstrained(poll_fn(|context| self.poll_fill(context, 1)));
         pin!(look).poll(&mut context).is_pending()
+    }
+
+    /// Whether the other end has parted, without reading.
+    pub fn parting(&self) -> Option<Parting> {
+        self.io.parting()
     }
 
     /// Lets memory go that an idle connection does not need.

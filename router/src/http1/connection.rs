@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +13,12 @@ use http::header::HeaderMap;
 use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use super::buffered::{Buffered, Switched};
 use super::encode;
 use super::head::Framing;
-use super::io::Io;
+use super::io::{Io, Parting};
 use super::later::{self, Leaves};
 use super::piece::Piece;
 use super::reading::{BodyError, Next, Reading};
@@ -24,6 +26,8 @@ use super::scratch;
 
 /// Bytes of later requests that are read ahead of their turn.
 const PIPELINED: usize = 16 * 1024;
+/// How often it is looked whether a client has left of which nothing is read for now.
+const LOOKS: Duration = Duration::from_secs(1);
 
 struct State {
     io: Buffered,
@@ -34,6 +38,12 @@ struct State {
     held: bool,
     /// And has begun to read it: from then on nobody else may.
     begun: bool,
+    /// Whoever reads it waits for more, and so sees the client leave.
+    waits: bool,
+    /// It is read by another task than the one that serves the connection, which does not learn of each step.
+    apart: bool,
+    /// When it is looked next whether the client has left, once nobody has waited for what it sends.
+    look: Option<Pin<Box<Sleep>>>,
     /// The client was told to go on with a body that it had announced.
     continued: bool,
     /// Whoever serves the connection: woken when the body's holder has left it, or something is to be written.
@@ -47,7 +57,33 @@ struct State {
 
 impl State {
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Next, BodyError>> {
-        self.reading.poll(&mut self.io, context)
+        let read = self.reading.poll(&mut self.io, context);
+        self.waits = read.is_pending();
+        read
+    }
+
+    /// Looks now and then whether the client has left, whose end is not read before what it has sent.
+    fn poll_parted(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOKS)));
+        while look.as_mut().poll(context).is_ready() {
+            let gone = match self.io.parting() {
+                None => false,
+                Some(Parting::Broken) => true,
+                // It may have sent all of its body before that: the cell gets it then.
+                Some(Parting::Ended(unread))
+                    if self.reading.is_open() && (self.begun || !self.held) =>
+                {
+                    let there = unread.saturating_add(self.io.read.len() as u64);
+                    self.reading.left().is_some_and(|left| left > there)
+                }
+                Some(Parting::Ended(_)) => true,
+            };
+            if gone {
+                return Poll::Ready(());
+            }
+            look.as_mut().reset(Instant::now() + LOOKS);
+        }
+        Poll::Pending
     }
 
     fn wake_server(&mut self) {
@@ -83,6 +119,9 @@ impl Connection {
             turn: 0,
             held: false,
             begun: false,
+            waits: false,
+            apart: false,
+            look: None,
             continued: false,
             server: None,
             switch: None,
@@ -131,6 +170,9 @@ impl Connection {
         state.io.begin();
         state.held = true;
         state.begun = false;
+        state.waits = false;
+        state.apart = false;
+        state.look = None;
         state.continued = false;
         state.switch = None;
         state.interim = version == Version::HTTP_11;
@@ -144,14 +186,17 @@ impl Connection {
     /// Looks whether the client has left while its request is being served, and writes what interim answers there
     /// are. Ready only when the connection is of no more use.
     pub fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.borrow_mut();
+        let state = &mut *self.0.borrow_mut();
         if !state.answered && matches!(state.io.poll_flush(context), Poll::Ready(Err(_))) {
             return Poll::Ready(());
         }
         state.server = Some(context.waker().clone());
         let whole = state.reading.is_done();
         if !whole && (state.begun || !state.held) {
-            return Poll::Pending;
+            return match state.waits && !state.apart {
+                true => Poll::Pending,
+                false => state.poll_parted(context),
+            };
         }
         while state.io.read.len() < PIPELINED {
             match ready!(state.io.poll_fill(context, scratch::COPIED)) {
@@ -159,7 +204,7 @@ impl Connection {
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }
         }
-        Poll::Pending
+        state.poll_parted(context)
     }
 
     /// Forgets what has come of a body that nobody holds, without reading on.
@@ -363,6 +408,11 @@ impl http_body::Body for Body {
             return Poll::Pending;
         }
         state.begun = true;
+        let apart = |server: &Waker| !server.will_wake(context.waker());
+        if !state.apart && state.server.as_ref().is_some_and(apart) {
+            state.apart = true;
+            state.wake_server();
+        }
         let step = ready!(state.poll_body(context));
         if !state.reading.is_open() {
             // From now on it is the server that watches the connection.
@@ -423,9 +473,11 @@ impl Interim {
 mod tests {
     use std::future::poll_fn;
 
+    use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::{LocalSet, yield_now};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -531,5 +583,36 @@ mod tests {
             assert!(connection.fill().await.is_err());
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_parts_is_missed_while_nobody_reads_its_body() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (framing, more, parts, missed) in [
+            (Framing::Length(100), 50, None, false),
+            (Framing::Length(100), 50, Some(false), true),
+            // It has sent all, and the cell gets it.
+            (Framing::Length(100), 90, Some(false), false),
+            (Framing::Length(100), 90, Some(true), true),
+            (Framing::Length(1_000_000), 40_000, Some(false), true),
+            (Framing::Chunked, 50, Some(false), false),
+            (Framing::Chunked, 50, Some(true), true),
+        ] {
+            let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (mut far, near) = (far.unwrap(), near.unwrap().0);
+            let connection = Connection::new(Box::new(near), BytesMut::new());
+            let mut body = connection.begin(framing, Version::HTTP_11);
+            far.write_all(b"5\r\n1234567").await.unwrap();
+            body.frame().await.unwrap().unwrap();
+            far.write_all(&vec![b'x'; more]).await.unwrap();
+            if parts == Some(true) {
+                far.reset_on_close();
+            }
+            let _far = parts.is_none().then_some(far);
+            let gone = poll_fn(|context| connection.poll_gone(context));
+            let gone = timeout(5 * LOOKS, gone).await.is_ok();
+            assert_eq!(gone, missed, "{framing:?} {more} {parts:?}");
+        }
     }
 }

@@ -1,16 +1,36 @@
 //! The sockets that a connection can be made of.
 
+use std::future::Future as _;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio_rustls::server::TlsStream;
 
 use super::pipe::Piped;
 
+/// Bytes that have been taken off a socket at most, and are kept until they are a whole record of TLS or somebody reads them.
+const TLS_AHEAD: u64 = 128 * 1024;
+
+/// What the other end of a connection has done that has been heard of behind what it sent before, and that nobody has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// It sends no more; so many bytes of it are still to be read, at most.
+    Ended(u64),
+    /// It has broken the connection off.
+    Broken,
+}
+
 /// A socket, or what is wrapped around one.
 pub trait Io: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the other end has parted, without reading.
+    fn parting(&self) -> Option<Parting> {
+        None
+    }
+
     /// Makes its closing a reset, which no reader can take for an end.
     fn reset_on_close(&self);
 
@@ -40,6 +60,23 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Io for TcpStream {
+    fn parting(&self) -> Option<Parting> {
+        // What there is to be read is not asked for, its end is.
+        let interest = Interest::PRIORITY | Interest::WRITABLE;
+        let mut context = Context::from_waker(Waker::noop());
+        let look = coop::unconstrained(self.ready(interest));
+        let Poll::Ready(Ok(ready)) = pin!(look).poll(&mut context) else {
+            return None;
+        };
+        if ready.is_write_closed() {
+            return Some(Parting::Broken);
+        }
+        ready.is_read_closed().then(|| {
+            let unread = rustix::io::ioctl_fionread(self);
+            Parting::Ended(unread.unwrap_or(u64::MAX))
+        })
+    }
+
     fn reset_on_close(&self) {
         // Where the system refuses, the socket is broken already.
         let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
@@ -75,6 +112,13 @@ impl Io for TcpStream {
 }
 
 impl<I: Io> Io for TlsStream<I> {
+    fn parting(&self) -> Option<Parting> {
+        Some(match self.get_ref().0.parting()? {
+            Parting::Ended(unread) => Parting::Ended(unread.saturating_add(TLS_AHEAD)),
+            Parting::Broken => Parting::Broken,
+        })
+    }
+
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
-use super::io::Io;
+use super::io::{Io, Parting};
 use super::pipe::Piped;
 
 /// Bytes that the kernel takes beyond what the other end has room for, where that it takes them is to prove something. Without
@@ -143,6 +143,10 @@ impl AsyncWrite for Tcp {
 }
 
 impl Io for Tcp {
+    fn parting(&self) -> Option<Parting> {
+        self.io.parting()
+    }
+
     fn reset_on_close(&self) {
         self.io.reset_on_close();
     }

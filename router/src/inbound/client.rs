@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::http1::io::Io;
+use crate::http1::io::{Io, Parting};
 use crate::http1::pipe::Piped;
 
 /// A socket of which every write must make progress within `patience`. `P` is let go with it, whoever has it by then: a
@@ -98,6 +98,10 @@ impl<I: AsyncWrite + Unpin, P: Unpin> AsyncWrite for ClientSocket<I, P> {
 }
 
 impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
+    fn parting(&self) -> Option<Parting> {
+        self.io.parting()
+    }
+
     fn reset_on_close(&self) {
         self.io.reset_on_close();
     }
