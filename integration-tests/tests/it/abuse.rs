@@ -315,6 +315,11 @@ async fn targets_and_methods_that_a_front_door_does_not_serve_are_refused() {
         ),
         (format!("TRACE / HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), 405),
         (format!("OPTIONS * HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), 400),
+        // It means the same (RFC 9112 section 3.2.4).
+        (
+            format!("OPTIONS http://{HOST} HTTP/1.1\r\nhost: {HOST}\r\n\r\n"),
+            400,
+        ),
     ] {
         let said = recorded.send(&request).await;
         assert_eq!(statuses(&said), [status], "{request}: {said}");

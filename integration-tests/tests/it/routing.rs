@@ -7,6 +7,7 @@ use integration_tests::{Router, RouterOptions};
 use serde_json::{Value, json};
 
 use crate::echo::Echo;
+use crate::scene::{HOST, scripted};
 
 /// A registry of `cells` on `example.com`, with paths on `apps.example.org` too.
 fn registry(cells: Value) -> String {
@@ -651,5 +652,52 @@ async fn the_access_log_has_the_path_and_nothing_of_the_query() {
         let record = router.next_record(|record| record["host"] == host).await;
         assert_eq!(record["path"], "/login");
         assert!(!record.to_string().contains("hidden"), "{record}");
+    }
+}
+
+/// RFC 9110 section 7.6.2.
+#[tokio::test]
+async fn an_options_request_goes_as_far_as_it_may() {
+    let (router, cell) = scripted().await;
+    for (method, value, reaches) in [
+        ("OPTIONS", "0", None),
+        ("OPTIONS", "00", None),
+        ("OPTIONS", "1", Some("0")),
+        ("OPTIONS", "010", Some("9")),
+        ("OPTIONS", "-1", Some("-1")),
+        ("OPTIONS", "many", Some("many")),
+        (
+            "OPTIONS",
+            "18446744073709551616",
+            Some("18446744073709551616"),
+        ),
+        ("GET", "0", Some("0")),
+    ] {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        client
+            .write(format!(
+                "{method} / HTTP/1.1\r\nhost: {HOST}\r\nmax-forwards: {value}\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        let Some(reaches) = reaches else {
+            let answer = client.answer().await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK, "{value}");
+            assert!(answer.header("allow").contains("OPTIONS"), "{value}");
+            let record = router.next_record(|_| true).await;
+            assert_eq!(record["reason"], "last_hop", "{value}");
+            continue;
+        };
+        let (mut upstream, head) = cell.request().await;
+        let said = head
+            .lines()
+            .find_map(|line| line.strip_prefix("max-forwards: "));
+        assert_eq!(said, Some(reaches), "{method} {value}");
+        upstream
+            .write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        client.answer().await.unwrap();
+        router.next_record(|_| true).await;
     }
 }

@@ -81,6 +81,7 @@ pub fn holds(data: &[u8]) {
         names_another_path: false,
         without_file: false,
         looped: choices.flag(),
+        last_hop: false,
         fields: Fields::of(&headers),
         replay_max_bytes: 1_000_000,
         https_at: choices.flag().then_some(443),

@@ -327,6 +327,7 @@ fn because(decided: &Decision) -> &'static str {
             Answer::Up => "it is the router's own health check",
             Answer::Reserved => "the path is kept for the router",
             Answer::Loop => "it has passed through this router before",
+            Answer::LastHop => "it is to be forwarded no further",
             Answer::UseHttps(_) => "it comes by plain HTTP, and is to come by https",
             Answer::Disabled => "the cell is disabled",
             Answer::Maintenance(_) => "the cell is in maintenance",

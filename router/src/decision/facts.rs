@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use crate::wire::sieve::Fields;
-use crate::wire::{fly, sign_in, visitor};
+use crate::wire::{fly, hop_by_hop, sign_in, visitor};
 
 /// The port that https is at unless an address names another (RFC 9110 section 4.2.2).
 const HTTPS: u16 = 443;
@@ -85,6 +85,8 @@ pub struct Facts<'a> {
     pub without_file: bool,
     /// Whether `Via` says that this very router has seen the request before.
     pub looped: bool,
+    /// Whether it asks about the way to the cell, as far as here.
+    pub last_hop: bool,
     /// The largest body that is replayed, in bytes.
     pub replay_max_bytes: u64,
     /// All header fields: what matters to few cells is looked for only there.
@@ -121,7 +123,7 @@ impl<'a> Facts<'a> {
         let authority = authority(parts)?;
         let target = match parts.uri.path_and_query() {
             Some(target) if target.as_str().starts_with('/') => target.as_str(),
-            // `OPTIONS http://host` has an empty path, which means `*` (RFC 9112 section 3.2.4).
+            // `*` is a question to the server as a whole, and here are many.
             _ => return Err(Malformed::Target),
         };
         let fields = Fields::of(&parts.headers);
@@ -138,6 +140,8 @@ impl<'a> Facts<'a> {
             without_file: false,
             names_another_path: sign_in::names_another_path(&parts.headers),
             looped: passed(fields, surroundings.pseudonym),
+            last_hop: parts.method == Method::OPTIONS
+                && hop_by_hop::max_forwards(fields) == Some(0),
             replay_max_bytes: surroundings.replay_max_bytes,
             fields,
         })

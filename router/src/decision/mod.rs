@@ -63,6 +63,8 @@ pub enum Answer {
     Reserved,
     /// The request has passed through this router already.
     Loop,
+    /// The request is to be forwarded no further.
+    LastHop,
     /// The request came by plain HTTP and is to come by https, at this port.
     UseHttps(u16),
     /// The cell is switched off.
@@ -213,6 +215,9 @@ pub fn decide(facts: &Facts<'_>, found: &Found<'_>, state: CellState, place: &Pl
             None => Decision::Answer(Answer::Malformed(Malformed::Host)),
         };
     }
+    if facts.last_hop {
+        return Decision::Answer(Answer::LastHop);
+    }
     match cell.policy.state {
         Admission::Disabled => return Decision::Answer(Answer::Disabled),
         Admission::Maintenance => {
@@ -358,6 +363,7 @@ impl Answer {
             Self::Up => "up",
             Self::Reserved => "reserved_path",
             Self::Loop => "loop",
+            Self::LastHop => "last_hop",
             Self::UseHttps(_) => "use_https",
             Self::Disabled => "disabled",
             Self::Maintenance(_) => "maintenance",

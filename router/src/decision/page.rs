@@ -34,7 +34,7 @@ impl Answer {
     /// The page that a browser gets with it; none where nothing is wrong.
     pub fn page(self) -> Option<Page> {
         match self {
-            Self::Up => None,
+            Self::Up | Self::LastHop => None,
             Self::NoSuchCell | Self::Reserved | Self::NoSuchFile => Some(Page::NotFound),
             Self::Maintenance(_) => Some(Page::Maintenance),
             Self::Malformed(_)

@@ -113,6 +113,10 @@ impl Row {
         Self { target, ..self }
     }
 
+    fn method(self, method: http::Method) -> Self {
+        Self { method, ..self }
+    }
+
     fn decision(self) -> Decision {
         let registry = Registry::parse(REGISTRY.as_bytes()).unwrap();
         let mut head = head(self.target);
@@ -426,5 +430,30 @@ fn a_prefix_is_exclusive_unless_files_or_another_cell_lie_below_it() {
             prefix,
             "{host}"
         );
+    }
+}
+
+#[test]
+fn an_options_request_that_may_go_no_further_ends_here() {
+    let last = |host| {
+        Row::to(host)
+            .method(http::Method::OPTIONS)
+            .header("max-forwards", "0")
+    };
+    let ends = Decision::Answer(Answer::LastHop);
+    for host in [
+        "strict.example.com",
+        "disabled.example.com",
+        "members.example.com",
+    ] {
+        assert_eq!(last(host).decision(), ends, "{host}");
+    }
+    for other in [
+        last("strict.example.com").method(http::Method::GET),
+        last("strict.example.com").header("max-forwards", "0"),
+        last("nobody.example.com"),
+        last("strict.example.com").plain(),
+    ] {
+        assert_ne!(other.decision(), ends);
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 
 use crate::wire::sieve::Sieve;
@@ -158,7 +159,23 @@ fn request_line(
     };
     let method = Method::from_bytes(&text[..first]).map_err(|_| Fault::Method)?;
     let target = head.slice(line.start + first + 1..line.start + last);
-    Ok((method, uri(target)?, version))
+    let slash = target.ends_with(b"/");
+    let uri = uri(target)?;
+    if method == Method::OPTIONS && !slash && uri.scheme().is_some() {
+        return Ok((method, of_server(uri)?, version));
+    }
+    Ok((method, uri, version))
+}
+
+/// An absolute URI, which does not end in a slash, of an OPTIONS request: with neither path nor query it means `*` (RFC 9112
+/// section 3.2.4).
+fn of_server(uri: Uri) -> Result<Uri, Fault> {
+    if uri.path_and_query().is_some_and(|target| target != "/") {
+        return Ok(uri);
+    }
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).map_err(|_| Fault::Target)
 }
 
 /// A target in one of its four forms.
@@ -174,7 +191,7 @@ fn with_path(uri: Uri) -> Result<Uri, Fault> {
     let Some(query) = uri
         .authority()
         .and(uri.path_and_query())
-        .map(http::uri::PathAndQuery::as_str)
+        .map(PathAndQuery::as_str)
         .filter(|target| target.starts_with('?'))
     else {
         return Ok(uri);
@@ -389,6 +406,11 @@ mod tests {
             ("GET http://a HTTP/1.1", "/"),
             ("GET http://a?b=/c HTTP/1.1", "/?b=/c"),
             ("GET http://a/b?c HTTP/1.1", "/b?c"),
+            ("OPTIONS http://a HTTP/1.1", "*"),
+            ("OPTIONS http://a:80 HTTP/1.1", "*"),
+            ("OPTIONS http://a/ HTTP/1.1", "/"),
+            ("OPTIONS http://a? HTTP/1.1", "/?"),
+            ("OPTIONS http://a/b HTTP/1.1", "/b"),
         ] {
             let head = first(line).unwrap();
             assert_eq!(head.parts.uri.path_and_query().unwrap(), target, "{line}");

@@ -154,6 +154,12 @@ pub fn answer(answer: Answer, sheet: Sheet<'_>) -> Words {
             "The request came back to where it had been.",
             None,
         ),
+        Answer::LastHop => (
+            StatusCode::OK,
+            "This far",
+            "The request was to go no further.",
+            None,
+        ),
         Answer::UseHttps(_) => (
             StatusCode::PERMANENT_REDIRECT,
             "Please use https",
@@ -490,7 +496,8 @@ impl Notice<'_> {
             Form::Text => format!("{}\n", self.text),
         };
         let mut response = own(self.status, body, self.retry_after, sheet, policy);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+        let last_hop = self.reason == Answer::LastHop.reason();
+        if last_hop || self.status == StatusCode::METHOD_NOT_ALLOWED {
             let allowed = if self.reason == Answer::FilesOnly.reason() {
                 "GET, HEAD"
             } else {

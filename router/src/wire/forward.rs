@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 
 use super::identity::{self, Introduction, Peer};
 use super::lines::Lines;
-use super::sieve::Sieve;
+use super::sieve::{Fields, Sieve};
 use super::sign_in::{self, SignedIn};
 use super::{fly, hop_by_hop};
 use crate::registry::SignIn;
@@ -34,6 +34,12 @@ pub struct Rewrite<'a> {
 /// follow it.
 pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
     let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
+    if head.method == Method::OPTIONS
+        && let Some(left) = hop_by_hop::max_forwards(Fields::of(&head.headers))
+    {
+        let left = HeaderValue::from(left.saturating_sub(1));
+        head.headers.insert(header::MAX_FORWARDS, left);
+    }
     hop_by_hop::strip(&mut head.headers);
     let mut lines = Lines::with_capacity(512);
     identity::introduce(&mut head.headers, with.peer, &with.introduction, &mut lines);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::sieve::Sieve;
+use super::sieve::{Fields, Sieve};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -68,6 +68,16 @@ pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
         }
     }
     strip(headers);
+}
+
+/// How often an OPTIONS request may still be forwarded, if it says so (RFC 9110 section 7.6.2).
+pub fn max_forwards(fields: Fields<'_>) -> Option<u64> {
+    let mut lines = fields.all(&header::MAX_FORWARDS);
+    let text = lines.next()?.to_str().ok()?;
+    let number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| number && lines.next().is_none())
 }
 
 /// The protocol that an HTTP/1.1 message asks to switch to, if its `Connection` says so too.
@@ -210,6 +220,26 @@ mod tests {
             ])),
             None
         );
+    }
+
+    #[test]
+    fn a_count_of_forwards_is_one_number() {
+        for (lines, count) in [
+            (&["0"][..], Some(0)),
+            (&["007"], Some(7)),
+            (&["18446744073709551615"], Some(u64::MAX)),
+            (&["18446744073709551616"], None),
+            (&["+1"], None),
+            (&["-1"], None),
+            (&[""], None),
+            (&["1, 2"], None),
+            (&["1", "1"], None),
+            (&[], None),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("max-forwards", *line)).collect();
+            let headers = map(&lines);
+            assert_eq!(max_forwards(Fields::of(&headers)), count, "{lines:?}");
+        }
     }
 
     #[test]
