@@ -382,3 +382,53 @@ async fn a_refused_body_that_is_all_there_costs_no_connection() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_the_head_keeps_to_one_connection_its_trailers_do_not_pass_on() {
+    let (router, cell) = scripted().await;
+    let trailers = "0\r\nx-hop: 1\r\nx-sum: 2\r\n\r\n";
+    let fields = "connection: X-Hop\r\ntransfer-encoding: chunked";
+    let request =
+        format!("POST / HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n\r\n2\r\nhi\r\n{trailers}");
+    let mut client = client(&router, &request).await;
+    let (mut upstream, _) = cell.request().await;
+    assert_eq!(upstream.chunk().await.unwrap(), b"hi");
+    assert_eq!(upstream.chunk().await.unwrap(), b"");
+    assert_eq!(upstream.head().await.unwrap(), "x-sum: 2\r\n\r\n");
+    upstream
+        .write(format!(
+            "HTTP/1.1 200 OK\r\n{fields}\r\n\r\n2\r\nok\r\n{trailers}"
+        ))
+        .await
+        .unwrap();
+    client.head().await.unwrap();
+    assert_eq!(client.chunk().await.unwrap(), b"ok");
+    assert_eq!(client.chunk().await.unwrap(), b"");
+    assert_eq!(client.head().await.unwrap(), "x-sum: 2\r\n\r\n");
+}
+
+#[tokio::test]
+async fn te_is_said_to_be_of_the_connection() {
+    let (router, cell) = scripted().await;
+    for (fields, connection) in [
+        ("te: trailers, gzip", Some("te")),
+        (
+            "te: trailers\r\nconnection: upgrade\r\nupgrade: foo",
+            Some("te, upgrade"),
+        ),
+        ("te: gzip", None),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n\r\n");
+        let mut client = client(&router, &request).await;
+        let (mut upstream, head) = cell.request().await;
+        let said = head
+            .lines()
+            .find_map(|line| line.strip_prefix("connection: "));
+        assert_eq!(said, connection, "{fields}");
+        upstream
+            .write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        client.answer().await.unwrap();
+    }
+}

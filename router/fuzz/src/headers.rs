@@ -159,7 +159,7 @@ fn request(headers: &HeaderMap, version: Version, trusted: bool, edge: bool, pre
         upgrade: upgrade.as_ref(),
         pseudonym: "me",
     };
-    rewrite(&mut head, with).append_to(&mut head.headers);
+    rewrite(&mut head, with).0.append_to(&mut head.headers);
     assert!(looped(&head), "what passed here is known again");
     let expected = forwarded(&before, version, peer, prefix, upgrade.as_ref());
     assert_eq!(shown(&fields(&head.headers)), shown(&expected));
@@ -189,14 +189,16 @@ fn forwarded(
     say("host", b"alice.example.com");
     say("cell-name", b"alice");
     say("x-request-id", b"id-1");
-    if list(before, "te").contains(&b"trailers".to_vec()) {
+    let te = list(before, "te").contains(&b"trailers".to_vec());
+    if te {
         say("te", b"trailers");
+        say("connection", b"te");
     }
     if let Some(prefix) = prefix {
         say("x-forwarded-prefix", prefix.as_bytes());
     }
     if let Some(protocol) = upgrade {
-        say("connection", b"upgrade");
+        say("connection", if te { b"te, upgrade" } else { b"upgrade" });
         say("upgrade", protocol.as_bytes());
     }
     let mut passed = after.remove("x-forwarded-for").unwrap_or_default();

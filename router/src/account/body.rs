@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -256,6 +256,8 @@ pub struct Relayed<G = ()> {
     taking: Option<Taking>,
     /// How clients sign in before the cell: its trailers say no more of them than their heads do.
     sign_in: Option<Arc<SignIn>>,
+    /// What its trailers must not say, for its head kept that to one connection.
+    named: Vec<HeaderName>,
     /// All of it was passed on.
     whole: bool,
     /// Let go when the body is over, whichever way.
@@ -306,6 +308,7 @@ impl Relayed {
             deadline: None,
             taking: None,
             sign_in: None,
+            named: Vec::new(),
             whole: true,
             guard: None,
             at_end: |()| (),
@@ -337,6 +340,11 @@ impl<G> Relayed<G> {
         relayed
     }
 
+    /// Leaves out of its trailers what has these names (RFC 9110 section 7.6.1).
+    pub fn leave_out(&mut self, named: Vec<HeaderName>) {
+        self.named = named;
+    }
+
     fn new(
         body: Incoming,
         side: Side,
@@ -360,6 +368,7 @@ impl<G> Relayed<G> {
             deadline: None,
             taking: None,
             sign_in: None,
+            named: Vec::new(),
             whole: false,
             guard,
             at_end,
@@ -522,6 +531,9 @@ impl<G: Unpin> Body for Relayed<G> {
                     identity::silence_trailers(trailers);
                     if let Some(sign_in) = &this.sign_in {
                         sign_in::silence(trailers, sign_in);
+                    }
+                    for name in &this.named {
+                        trailers.remove(name);
                     }
                 }
                 // Who was promised a length does not ask for more once it has come.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot, watch};
@@ -80,6 +80,8 @@ pub struct Outgoing<'o> {
     pub head: &'o mut Parts,
     /// The rest of its head.
     pub lines: Lines,
+    /// What its trailers must not say.
+    pub named: Vec<HeaderName>,
     /// Its body, not read yet.
     pub body: Incoming,
     /// The protocol it asks to switch to, and the client's end of the switch.
@@ -164,6 +166,7 @@ impl Upstream {
         let Outgoing {
             head,
             lines,
+            named,
             body,
             upgrade,
         } = outgoing;
@@ -172,7 +175,7 @@ impl Upstream {
         let as_is = matches!(body, Incoming::Http1(_));
         let interim = Heralds::new(head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
-        let body = Relayed::request(
+        let mut body = Relayed::request(
             body,
             Rc::clone(record),
             Demands {
@@ -183,6 +186,7 @@ impl Upstream {
             gate,
         )
         .signed_in_by(to.cell.policy.sign_in.as_ref());
+        body.leave_out(named);
 
         let mut channel = self.channel(&to, record).await?;
         let unsealed = lines.len();
@@ -241,7 +245,7 @@ impl Upstream {
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();
         let headers = response.headers_mut();
-        hop_by_hop::strip_answer(status, headers);
+        let named = hop_by_hop::strip_answer(status, headers).named;
         if !to.cell.policy.may_replay {
             forward::unsteer(headers);
         }
@@ -257,10 +261,11 @@ impl Upstream {
             return Ok(response.map(|body| {
                 let record = Rc::clone(record);
                 let slot = Box::new_uninit();
-                let relayed = Box::write(
+                let mut relayed = Box::write(
                     slot,
                     Relayed::response(body, record, silence, taking, lease, Lease::end),
                 );
+                relayed.leave_out(named);
                 Answer::Relayed(relayed)
             }));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -130,11 +130,13 @@ impl Service {
             Ok(Reached::Cell(course)) => {
                 let upgrade = upgrade(&head, &body, &course.to.cell);
                 let asked = upgrade.as_ref().map(|(protocol, _)| protocol);
-                let (to, lines, seal) = self.introduce(&mut head, peer, course, asked, &record);
+                let (to, (lines, named), seal) =
+                    self.introduce(&mut head, peer, course, asked, &record);
                 let (cell, live) = (Arc::clone(&to.cell), Arc::clone(&to.live));
                 let outgoing = Outgoing {
                     head: &mut head,
                     lines,
+                    named,
                     body,
                     upgrade,
                 };
@@ -461,7 +463,7 @@ impl Service {
         course: Course,
         upgrade: Option<&HeaderValue>,
         record: &Record,
-    ) -> (Destination, Lines, Seal) {
+    ) -> (Destination, (Lines, Vec<HeaderName>), Seal) {
         let Course {
             to,
             target,

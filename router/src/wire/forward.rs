@@ -1,11 +1,12 @@
 //! A request's head as the cell is to get it.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
+use super::hop_by_hop::Stripped;
 use super::identity::{self, Introduction, Peer};
 use super::lines::Lines;
 use super::sieve::{Fields, Sieve};
@@ -31,8 +32,8 @@ pub struct Rewrite<'a> {
 }
 
 /// Rewrites a head for an HTTP/1.1 connection to a cell. Everything end to end stays as it was, in its order; the lines
-/// follow it.
-pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
+/// follow it. Trailers must not have the names that are returned, either.
+pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> (Lines, Vec<HeaderName>) {
     let came_as = std::mem::replace(&mut head.version, Version::HTTP_11);
     if head.method == Method::OPTIONS
         && let Some(left) = hop_by_hop::max_forwards(Fields::of(&head.headers))
@@ -40,7 +41,7 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
         let left = HeaderValue::from(left.saturating_sub(1));
         head.headers.insert(header::MAX_FORWARDS, left);
     }
-    hop_by_hop::strip(&mut head.headers);
+    let Stripped { named, te } = hop_by_hop::strip(&mut head.headers);
     let mut lines = Lines::with_capacity(512);
     identity::introduce(&mut head.headers, with.peer, &with.introduction, &mut lines);
     if let Some((sign_in, signed_in)) = with.sign_in {
@@ -58,13 +59,21 @@ pub fn rewrite(head: &mut Parts, with: Rewrite<'_>) -> Lines {
     if came_as == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
+    let connection = match (te, with.upgrade) {
+        (false, None) => None,
+        (true, None) => Some("te"),
+        (false, Some(_)) => Some("upgrade"),
+        (true, Some(_)) => Some("te, upgrade"),
+    };
+    if let Some(connection) = connection {
+        let connection = HeaderValue::from_static(connection);
+        head.headers.insert(header::CONNECTION, connection);
+    }
     if let Some(protocol) = with.upgrade {
-        head.headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
     head.uri = Uri::from(with.target);
-    lines
+    (lines, named)
 }
 
 /// Turns a head for HTTP/1.1 into one for HTTP/2: its host into `:authority`, and without fields of a connection but `te`
@@ -176,7 +185,7 @@ mod tests {
             edge: false,
             tls: true,
         };
-        let lines = rewrite(
+        let (lines, _) = rewrite(
             &mut head,
             Rewrite {
                 peer,

@@ -26,36 +26,47 @@ fn protected(name: &HeaderName) -> bool {
     *name == header::HOST || *name == header::CONTENT_LENGTH
 }
 
+/// What a head said of its connection.
+#[derive(Debug, Default)]
+pub struct Stripped {
+    /// What its `Connection` names: trailers of that name are for nobody else either.
+    pub named: Vec<HeaderName>,
+    /// Whether `TE: trailers` is said again.
+    pub te: bool,
+}
+
 /// Removes every hop-by-hop field, those that any `Connection` line names included.
 ///
 /// Of `TE` only `trailers` is said again, for that is end to end in effect: it tells the cell that trailers
 /// will be passed on.
-pub fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) -> Stripped {
     let names = Sieve::of(headers);
-    let te_trailers = names.passes(&header::TE)
+    let te = names.passes(&header::TE)
         && tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let mut named = Vec::new();
     if names.has(headers, &header::CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        named = tokens(headers, &header::CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             .filter(|name| !protected(name))
             .collect();
-        for name in named {
+        for name in &named {
             headers.remove(name);
         }
     }
     names.remove(headers, &ALWAYS);
-    if te_trailers {
+    if te {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    Stripped { named, te }
 }
 
 /// As [`strip`], for an answer with this status. A length beside a transfer coding is no length and must not be forwarded
 /// (RFC 9112 section 6.3), nor one of an answer that has no body (RFC 9110 section 8.6); one that is said twice is said
 /// once.
-pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
+pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) -> Stripped {
     if headers.is_empty() {
         // As where the lines are passed on as they came.
-        return;
+        return Stripped::default();
     }
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if bodiless || headers.contains_key(header::TRANSFER_ENCODING) {
@@ -67,7 +78,7 @@ pub fn strip_answer(status: StatusCode, headers: &mut HeaderMap) {
             headers.insert(header::CONTENT_LENGTH, length);
         }
     }
-    strip(headers);
+    strip(headers)
 }
 
 /// How often an OPTIONS request may still be forwarded, if it says so (RFC 9110 section 7.6.2).
@@ -101,10 +112,13 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 /// The comma-separated tokens of a field, over all its lines. A line may have bytes beyond ASCII: what stands beside
 /// them counts.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+    headers.get_all(name).iter().flat_map(list)
+}
+
+fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
 }
