@@ -1,7 +1,7 @@
 //! HTTP/1.1 as clients speak it: order, persistence, interim answers, times.
 
 use integration_tests::Router;
-use integration_tests::client::Raw;
+use integration_tests::client::{self, Http, Raw};
 use serde_json::json;
 
 use crate::scene::{HOST, at, options, scripted};
@@ -431,4 +431,43 @@ async fn te_is_said_to_be_of_the_connection() {
             .unwrap();
         client.answer().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_cell_that_wants_another_protocol_may_say_which() {
+    let (router, cell) = scripted().await;
+    for (ends, lines) in [
+        ("", "connection: upgrade"),
+        ("connection: close\r\n", "connection: upgrade, close"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n{ends}\r\n");
+        let mut client = client(&router, &request).await;
+        let (mut upstream, _) = cell.request().await;
+        upstream
+            .write("HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade, close\r\nupgrade: foo/2\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = client.answer().await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("upgrade")),
+            (426, "foo/2")
+        );
+        let said: Vec<_> = answer.headers.get_all("connection").iter().collect();
+        let said: Vec<_> = said.iter().map(|said| said.to_str().unwrap()).collect();
+        assert_eq!(format!("connection: {}", said.join(", ")), lines);
+    }
+    // Over HTTP/2 there is nothing to switch (RFC 9113 section 8.6).
+    let request = http::Request::get("/").header("host", HOST);
+    let request = request.body(client::full("")).unwrap();
+    let asking = tokio::spawn(client::send(router.addr(), Http::Two, request));
+    let (mut upstream, _) = cell.request().await;
+    upstream
+        .write("HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: foo/2\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = asking.await.unwrap().unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("upgrade")),
+        (426, "")
+    );
 }

@@ -178,3 +178,37 @@ async fn a_tunnel_that_the_client_resets_is_the_clients() {
     let record = router.next_record(|record| record["status"] == 101).await;
     assert_eq!(record["error_by"], "client", "{record}");
 }
+
+#[tokio::test]
+async fn a_cell_switches_to_nothing_but_what_was_asked_for() {
+    let (router, cell) = scripted().await;
+    for (asked, taken, passes) in [
+        ("foo/2, Bar", "foo/2", true),
+        ("foo/2, Bar", "bar", true),
+        ("foo/2, Bar", "foo", true),
+        ("foo/2, Bar", "BAR/1", true),
+        ("foo/2, Bar", "bar, FOO/2", true),
+        ("foo/2, Bar", "foo/3", false),
+        ("foo/2, Bar", "baz", false),
+        ("foo/2, Bar", "bar, baz", false),
+        ("websocket", "h2c", false),
+    ] {
+        let mut client = Raw::connect(router.addr()).await.unwrap();
+        client
+            .write(format!(
+                "GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: {asked}\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        let (mut upstream, _) = cell.request().await;
+        upstream
+            .write(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {taken}\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        let head = client.head().await.unwrap();
+        let status = if passes { "101" } else { "502" };
+        assert_eq!(head.split(' ').nth(1), Some(status), "{asked}: {taken}");
+    }
+}

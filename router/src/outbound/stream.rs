@@ -35,6 +35,7 @@ use crate::live::drain::Signal;
 use crate::live::snapshot::Snapshot;
 use crate::live::trust::Trust;
 use crate::registry::{Cell, Placement, Protocol};
+use crate::wire::hop_by_hop::switches_as_asked;
 use crate::wire::lines::Lines;
 use crate::wire::signature::Keys;
 use crate::wire::{forward, hop_by_hop};
@@ -228,19 +229,29 @@ impl Upstream {
         if takes_pipes {
             response.body().pipe(self.splice_from);
         }
-        self.answer(response, channel, upgrade, to, record)
+        self.answer(response, channel, as_is, upgrade, to, record)
     }
 
     fn answer(
         &self,
         mut response: Response<Incoming>,
         channel: Channel,
+        http1: bool,
         upgrade: Option<(HeaderValue, oneshot::Receiver<Switched>)>,
         to: Destination,
         record: &Rc<Record>,
     ) -> Result<Response<Answer<Lease>>, StreamError> {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let switched = switches.then(|| response.headers().get(header::UPGRADE).cloned());
+        if switches {
+            let asked = upgrade.as_ref().map(|(asked, _)| asked);
+            if !asked.is_some_and(|asked| switches_as_asked(asked, response.headers())) {
+                return Err(StreamError::UnaskedUpgrade);
+            }
+        }
+        // Who is told to switch is told to what (RFC 9110 section 15.5.22).
+        let tells = switches || http1 && response.status() == StatusCode::UPGRADE_REQUIRED;
+        let protocol = tells.then(|| response.headers().get(header::UPGRADE).cloned());
+        let protocol = protocol.flatten();
         // Its version is that of the hop to the cell (RFC 9110 section 2.5).
         *response.version_mut() = Version::HTTP_11;
         let status = response.status();
@@ -250,6 +261,9 @@ impl Upstream {
             forward::unsteer(headers);
         }
         if !switches {
+            if let Some(protocol) = protocol {
+                tell(headers, protocol);
+            }
             let lease = Lease {
                 channel,
                 record: Rc::clone(record),
@@ -272,10 +286,9 @@ impl Upstream {
         let Some(((asked, downstream), upstream)) = upgrade.zip(channel.switch()) else {
             return Err(StreamError::UnaskedUpgrade);
         };
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let protocol = switched.flatten().unwrap_or(asked);
+        let protocol = protocol.unwrap_or(asked);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-        headers.insert(header::UPGRADE, protocol);
+        tell(headers, protocol);
         let terms = tunnel::Terms {
             cell: to.cell.name.clone(),
             websocket,
@@ -437,6 +450,12 @@ impl Upstream {
             }
         }
     }
+}
+
+/// Says to what protocol a client is switched, or is to switch.
+fn tell(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
 }
 
 /// Sends a request and waits for the head of its answer, for as long as either makes progress.

@@ -109,6 +109,25 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (protocols.next().is_none() && !h2c && !text.trim().is_empty()).then(|| protocol.clone())
 }
 
+/// Whether an answer switches to nothing but what was `asked` for (RFC 9110 section 7.8). Either may leave a version out.
+pub fn switches_as_asked(asked: &HeaderValue, answer: &HeaderMap) -> bool {
+    let is_asked = |taken: &[u8]| {
+        let (taken, version) = versioned(taken);
+        list(asked).map(versioned).any(|(name, wanted)| {
+            let other = !version.is_empty() && !wanted.is_empty() && version != wanted;
+            taken.eq_ignore_ascii_case(name) && !other
+        })
+    };
+    tokens(answer, &header::UPGRADE).all(is_asked)
+}
+
+/// A protocol's name and its version, if it says one.
+fn versioned(protocol: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = protocol.splitn(2, |byte| *byte == b'/');
+    let mut next = || parts.next().unwrap_or_default();
+    (next(), next())
+}
+
 /// The comma-separated tokens of a field, over all its lines. A line may have bytes beyond ASCII: what stands beside
 /// them counts.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
