@@ -10,6 +10,10 @@ use crate::wire::sieve::Sieve;
 use crate::wire::strict;
 pub use crate::wire::strict::Fault;
 
+/// Bytes of a target and of a field's name that can be kept, whatever a head may have (the `http` crate's own limits).
+const TARGET_MAX: usize = u16::MAX as usize - 1;
+const NAME_MAX: usize = u16::MAX as usize;
+
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -181,6 +185,9 @@ fn of_server(uri: Uri) -> Result<Uri, Fault> {
 /// A target in one of its four forms.
 fn uri(target: Bytes) -> Result<Uri, Fault> {
     strict::target(&target)?;
+    if target.len() > TARGET_MAX {
+        return Err(Fault::TargetTooLong);
+    }
     let uri = Uri::from_maybe_shared(target).map_err(|_| Fault::Target)?;
     strict::origin(&uri)?;
     with_path(uri)
@@ -231,7 +238,10 @@ fn field(block: &Bytes, line: std::ops::Range<usize>) -> Result<(HeaderName, Hea
         return Err(Fault::Folded);
     }
     let colon = memchr::memchr(b':', text).ok_or(Fault::HeaderName)?;
-    let name = HeaderName::from_bytes(&text[..colon]).map_err(|_| Fault::HeaderName)?;
+    let name = HeaderName::from_bytes(&text[..colon]).map_err(|_| match colon > NAME_MAX {
+        true => Fault::HeadTooLarge,
+        false => Fault::HeaderName,
+    })?;
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let value = &text[colon + 1..];
     let start = value
@@ -533,6 +543,22 @@ mod tests {
         assert!(lines(&"a: 1\r\n".repeat(LIMITS.lines)).is_ok());
         let many = "a: 1\r\n".repeat(LIMITS.lines + 1);
         assert_eq!(lines(&many).map(|_| ()), Err(Fault::HeadTooLarge));
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_kept_is_too_long_and_not_malformed() {
+        let most = Limits {
+            bytes: 1024 * 1024,
+            lines: 8,
+        };
+        for (length, fault) in [(65_534, None), (65_535, Some(Fault::TargetTooLong))] {
+            let head = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(length - 1));
+            assert_eq!(parse(&head.into(), most).err(), fault, "{length}");
+        }
+        for (length, fault) in [(65_535, None), (65_536, Some(Fault::HeadTooLarge))] {
+            let head = format!("GET / HTTP/1.1\r\n{}: a\r\n\r\n", "a".repeat(length));
+            assert_eq!(parse(&head.into(), most).err(), fault, "{length}");
+        }
     }
 
     #[test]
