@@ -110,7 +110,11 @@ pub fn reached(connections: &[Vec<u8>]) -> Result<Vec<Reached>, String> {
 /// The requests that a client's bytes hold, up to what is none.
 pub fn sent(bytes: &[u8]) -> Vec<Reached> {
     let (mut found, mut at) = (Vec::new(), 0);
-    while let Ok(head) = strict::head(&bytes[at..]) {
+    loop {
+        at += strict::passed_over(&bytes[at..]);
+        let Ok(head) = strict::head(&bytes[at..]) else {
+            break;
+        };
         at += head.bytes;
         let body = strict::body(&bytes[at..], head.framing);
         found.push(Reached {

@@ -471,3 +471,54 @@ async fn a_cell_that_wants_another_protocol_may_say_which() {
         (426, "")
     );
 }
+
+#[tokio::test]
+async fn empty_lines_between_requests_begin_none() {
+    let cell = integration_tests::ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router =
+        Router::start(options.args(["--head-timeout-ms", "200", "--idle-timeout-ms", "86400000"]))
+            .await;
+    let request =
+        format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2\r\n\r\nhi\r\n\r\n\r");
+    let mut waits = client(&router, &request).await;
+    let (mut upstream, _) = cell.request().await;
+    assert_eq!(upstream.bytes(2).await.unwrap(), b"hi");
+    upstream.write(OK).await.unwrap();
+    waits.answer().await.unwrap();
+    // It outlives the time for heads: it is still there once another head has timed out after it.
+    let mut half = client(&router, "GET / HTTP/1.1\r\nhost: ").await;
+    assert_eq!(half.answer().await.unwrap().status, 408);
+    waits
+        .write(format!("\nGET /next HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+        .await
+        .unwrap();
+    let head = upstream.head().await.unwrap();
+    assert!(head.starts_with("GET /next "), "{head}");
+    upstream.write(OK).await.unwrap();
+    assert_eq!(waits.answer().await.unwrap().text(), "ok");
+    // They are no way to send for ever.
+    let mut many = client(&router, &"\r\n".repeat(100)).await;
+    many.ended().await;
+    // A router that is told to stop has nothing to wait for.
+    waits.write("\r\n").await.unwrap();
+    router.terminate();
+    assert_eq!(waits.rest().await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_connection_that_begins_with_one_letter_is_told_that_it_was_too_slow() {
+    let cell = integration_tests::ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router = Router::start(options.args(["--head-timeout-ms", "200"])).await;
+    for begun in ["P", "PO", "PRI * HTTP/2.0\r\n"] {
+        let mut slow = client(&router, begun).await;
+        assert_eq!(slow.answer().await.unwrap().status, 408, "{begun}");
+        slow.ended().await;
+    }
+    // Who has begun nothing is told nothing.
+    for begun in ["", "\r\n"] {
+        let mut silent = client(&router, begun).await;
+        assert_eq!(silent.rest().await.unwrap(), b"", "{begun:?}");
+    }
+}

@@ -20,6 +20,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
 use super::{pieces, strict};
 
@@ -151,6 +152,7 @@ fn served(pieces: &[&[u8]]) -> Seen {
         runtime.block_on(serve(
             Box::new(client),
             BytesMut::new(),
+            Instant::now() + CONFIG.head_timeout,
             &CONFIG,
             &drain.signal(),
             handle,
@@ -198,6 +200,7 @@ fn judge(data: &[u8], seen: &Seen) {
     let mut at = 0;
     for (index, handed) in seen.handed.iter().enumerate() {
         let last = index + 1 == seen.handed.len();
+        at += strict::passed_over(&data[at..]);
         let head = strict::head(&data[at..]).expect("the second reader takes it for a head");
         assert_eq!(handed.method.as_bytes(), head.method);
         if head.target.starts_with(b"/") {
@@ -226,6 +229,7 @@ fn judge(data: &[u8], seen: &Seen) {
         }
     }
     // It was not closed for a reason of its own: what comes next is none, or is refused.
+    at += strict::passed_over(&data[at..]);
     match (strict::head(&data[at..]), seen.fault) {
         (
             Ok(_),

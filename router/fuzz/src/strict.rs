@@ -112,6 +112,12 @@ pub fn same(headers: &http::HeaderMap, fields: &[(Vec<u8>, Vec<u8>)]) -> bool {
     headers.len() == fields.len() && headers.keys().all(all)
 }
 
+/// How many bytes of empty lines are passed over between two requests, before the one that may stand in front of any head.
+pub fn passed_over(text: &[u8]) -> usize {
+    let lines = text.chunks(2).take_while(|line| line == b"\r\n");
+    2 * lines.take(3).count()
+}
+
 /// Reads a request's head (RFC 9112 sections 2 to 6).
 pub fn head(text: &[u8]) -> Result<Head, Stop> {
     let (first, fields, bytes) = block(text)?;

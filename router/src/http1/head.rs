@@ -47,6 +47,32 @@ pub struct Head {
     pub keep_alive: bool,
 }
 
+/// Empty lines between two requests that are passed over, beside the one in front of a head.
+const EMPTY_LINES: usize = 3;
+
+/// What may come before a request and is none of it: some clients end a body with an empty line (RFC 9112 section 2.2).
+#[derive(Debug)]
+pub struct Gap {
+    left: usize,
+}
+
+impl Default for Gap {
+    fn default() -> Self {
+        Self { left: EMPTY_LINES }
+    }
+}
+
+impl Gap {
+    /// Takes empty lines off what has come, though not for ever; whether nothing has begun yet.
+    pub fn pass(&mut self, read: &mut BytesMut) -> bool {
+        while self.left > 0 && read.starts_with(b"\r\n") {
+            read.advance(2);
+            self.left -= 1;
+        }
+        read.is_empty() || self.left > 0 && &read[..] == b"\r"
+    }
+}
+
 /// Finds a head's end in what has come so far. Remembers how far it has looked, so that a head that comes byte by
 /// byte is looked at once.
 #[derive(Debug, Default)]
@@ -558,6 +584,31 @@ mod tests {
         for (length, fault) in [(65_535, None), (65_536, Some(Fault::HeadTooLarge))] {
             let head = format!("GET / HTTP/1.1\r\n{}: a\r\n\r\n", "a".repeat(length));
             assert_eq!(parse(&head.into(), most).err(), fault, "{length}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_passed_over_though_not_for_ever() {
+        for (text, nothing, left) in [
+            (&b""[..], true, &b""[..]),
+            (b"\r", true, b"\r"),
+            (b"\r\n", true, b""),
+            (b"\r\n\r", true, b"\r"),
+            (b"\r\n\r\n\r\n", true, b""),
+            (b"\r\n\r\n\r\n\r", false, b"\r"),
+            (b"\r\nGET", false, b"GET"),
+            (b"\n", false, b"\n"),
+            (b"\rG", false, b"\rG"),
+        ] {
+            for piece in [1, 2, 100] {
+                let (mut gap, mut read) = (Gap::default(), BytesMut::new());
+                let mut passed = gap.pass(&mut read);
+                for piece in text.chunks(piece) {
+                    read.extend_from_slice(piece);
+                    passed = gap.pass(&mut read);
+                }
+                assert_eq!((passed, &read[..]), (nothing, left), "{piece}");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::{Request, Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{http1, http2};
 use crate::account::body::{Incoming, Told};
@@ -24,7 +24,7 @@ const SNIFF_BYTES: usize = 2 * 1024;
 ///
 /// `handle` answers a request, `refuse` what is none.
 pub async fn serve<I, F, R, B>(
-    socket: I,
+    mut socket: I,
     config: &Config,
     signal: &Signal,
     handle: F,
@@ -35,15 +35,24 @@ pub async fn serve<I, F, R, B>(
     R: Future<Output = Response<B>> + 'static,
     B: Body<Data = Piece> + Told + HasLines + 'static,
 {
-    let first = timeout(config.head_timeout, sniff(socket));
-    let (socket, read, preface) = tokio::select! {
+    let first = Instant::now() + config.head_timeout;
+    let mut read = BytesMut::with_capacity(SNIFF_BYTES);
+    let preface = tokio::select! {
         biased;
-        sniffed = first => match sniffed {
-            Ok(Ok(sniffed)) => sniffed,
-            // It said nothing, or not enough, or left.
-            Ok(Err(_)) | Err(_) => return,
+        sniffed = timeout_at(first, sniff(&mut socket, &mut read)) => match sniffed {
+            Ok(Ok(preface)) => Some(preface),
+            // It left.
+            Ok(Err(_)) => return,
+            Err(_) => None,
         },
         () = signal.last_words() => return,
+    };
+    let preface = match preface {
+        Some(preface) => preface,
+        // It said nothing.
+        None if read.is_empty() => return,
+        // Or too little, which it is told.
+        None => false,
     };
     if preface {
         let handle = |request: Request<_>| handle(request.map(Incoming::Http2));
@@ -61,23 +70,34 @@ pub async fn serve<I, F, R, B>(
     } else {
         let handle = |request: Request<_>| handle(request.map(Incoming::Http1));
         let refuse = |fault| refuse(fault, Version::HTTP_11);
-        http1::serve(Box::new(socket), read, config, signal, handle, refuse).await;
+        http1::serve(
+            Box::new(socket),
+            read,
+            first,
+            config,
+            signal,
+            handle,
+            refuse,
+        )
+        .await;
     }
 }
 
-/// Reads until it is clear whether the client sent HTTP/2's preface: the socket, what was read, and whether it did.
-async fn sniff<I: AsyncRead + Unpin>(mut socket: I) -> std::io::Result<(I, BytesMut, bool)> {
-    let mut read = BytesMut::with_capacity(SNIFF_BYTES);
+/// Reads until it is clear whether the client sent HTTP/2's preface. Cancel safe.
+async fn sniff(
+    socket: &mut (impl AsyncRead + Unpin),
+    read: &mut BytesMut,
+) -> std::io::Result<bool> {
     loop {
-        if socket.read_buf(&mut read).await? == 0 {
+        if socket.read_buf(read).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let seen = read.len().min(PREFACE.len());
         if read[..seen] != PREFACE[..seen] {
-            return Ok((socket, read, false));
+            return Ok(false);
         }
         if seen == PREFACE.len() {
-            return Ok((socket, read, true));
+            return Ok(true);
         }
     }
 }

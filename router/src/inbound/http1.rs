@@ -10,11 +10,11 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::http1::connection::{self, Connection};
-use crate::http1::head::{self, Framing, Head, Limits, Scanner};
+use crate::http1::head::{self, Framing, Gap, Head, Limits, Scanner};
 use crate::http1::io::Io;
 use crate::http1::{Fault, HasLines, Piece, encode};
 use crate::live::drain::{Signal, Stop};
@@ -35,13 +35,14 @@ enum After {
     Gone,
 }
 
-/// Serves a connection, from which `ahead` was read already, until it ends. After a stop signal the request under way
-/// is finished, or one that comes at once, and no more are taken.
+/// Serves a connection, from which `ahead` was read already, until it ends. Its first head is to have come by `first`. After
+/// a stop signal the request under way is finished, or one that comes at once, and no more are taken.
 ///
 /// `handle` answers a request; it is dropped if the client leaves. `refuse` answers what is none.
 pub async fn serve<R, B>(
     io: Box<dyn Io>,
     ahead: BytesMut,
+    first: Instant,
     config: &Config,
     signal: &Signal,
     handle: impl Fn(Request<connection::Body>) -> R,
@@ -57,9 +58,12 @@ pub async fn serve<R, B>(
     };
     let mut stopping = pin!(signal.last_words());
     let mut idle = pin!(sleep(config.idle_timeout));
+    let mut first = Some(first);
     loop {
         connection.rest();
-        if connection.with_read(|read| read.is_empty()) {
+        let mut gap = Gap::default();
+        let mut until = first;
+        while connection.with_read(|read| gap.pass(read)) {
             tokio::select! {
                 biased;
                 filled = connection.fill() => match filled {
@@ -67,18 +71,20 @@ pub async fn serve<R, B>(
                     // A connection without a request is nobody's loss.
                     Ok(false) | Err(_) => return,
                 },
-                () = passed(idle.as_mut(), config.idle_timeout) => return,
+                () = passed(idle.as_mut(), &mut until, config.idle_timeout) => return,
                 // Its end is said before it closes: a request that crosses it on the way finds no reset.
                 () = &mut stopping => return Box::pin(linger(&connection)).await,
             }
         }
+        let first = first.take();
         let mut scanner = Scanner::default();
         let head = match connection.with_read(|read| take_head(read, &mut scanner, limits)) {
             // Nearly always it came at once.
             Ok(Some(head)) => Ok(head),
             Ok(None) => {
                 let reading = read_head(&connection, scanner, limits);
-                match timeout(config.head_timeout, reading).await {
+                let by = first.unwrap_or_else(|| Instant::now() + config.head_timeout);
+                match timeout_at(by, reading).await {
                     Ok(Ok(Some(head))) => Ok(head),
                     Ok(Ok(None)) => return,
                     Ok(Err(fault)) => Err(fault),
@@ -117,10 +123,14 @@ fn made_in_box<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
-/// Waits until so much time has passed from now on. `timer` goes on from one wait to the next and is only looked at when
-/// it runs out: to set it anew for each request would cost more than the rest of waiting for one.
-async fn passed(mut timer: Pin<&mut Sleep>, time: Duration) {
-    let until = Instant::now() + time;
+/// Waits until `until`, or, where that is not said yet, until so much time has passed from now on. `timer` goes on from one
+/// wait to the next and is only looked at when it runs out: to set it anew for each request would cost more than the rest of
+/// waiting for one.
+async fn passed(mut timer: Pin<&mut Sleep>, until: &mut Option<Instant>, time: Duration) {
+    let until = *until.get_or_insert_with(|| Instant::now() + time);
+    if timer.deadline() > until {
+        timer.as_mut().reset(until);
+    }
     loop {
         timer.as_mut().await;
         if Instant::now() >= until {
