@@ -529,7 +529,8 @@ async fn trailers_say_no_more_of_a_client_than_its_head_may() {
     client
         .write(format!(
             "POST / HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
-             remote-groups: admins\r\nremote_user: root\r\ncell-user: root\r\nx-sum: 1\r\n\r\n"
+             remote-groups: admins\r\nremote_user: root\r\ncell-user: root\r\nx-original-url: /a\r\n\
+             X_Rewrite_URL: /b\r\nx-sum: 1\r\n\r\n"
         ))
         .await
         .unwrap();

@@ -530,7 +530,7 @@ impl<G: Unpin> Body for Relayed<G> {
                 if let Some(trailers) = frame.trailers_mut() {
                     identity::silence_trailers(trailers);
                     if let Some(sign_in) = &this.sign_in {
-                        sign_in::silence(trailers, sign_in);
+                        sign_in::silence_trailers(trailers, sign_in);
                     }
                     for name in &this.named {
                         trailers.remove(name);

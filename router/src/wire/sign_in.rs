@@ -64,9 +64,11 @@ pub fn challenge(realm: &str) -> Option<HeaderValue> {
 
 /// Whether a request names another path beside its own, which a cell might take for it.
 pub fn names_another_path(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| OTHER_PATHS.iter().any(|other| spells(name, other)))
+    headers.keys().any(is_another_path)
+}
+
+fn is_another_path(name: &HeaderName) -> bool {
+    OTHER_PATHS.iter().any(|other| spells(name, other))
 }
 
 /// What is known of a client that has signed in.
@@ -136,7 +138,7 @@ pub fn question(
 /// Whether a field is one by which servers judge what a request is: only the router says that.
 fn says_what_is_asked(name: &HeaderName) -> bool {
     let forwarded = begins(name, "x-forwarded-") && !identity::is_forwarding(name.as_str());
-    forwarded || begins(name, "x-original-") || OTHER_PATHS.iter().any(|other| spells(name, other))
+    forwarded || begins(name, "x-original-") || is_another_path(name)
 }
 
 /// What a server that lets a request pass says of its client.
@@ -181,8 +183,15 @@ pub fn tell(headers: &mut HeaderMap, sign_in: &SignIn, signed_in: Option<&Signed
     }
 }
 
-/// Removes the fields that only the server may set, however they are spelled; from trailers, too.
-pub fn silence(headers: &mut HeaderMap, sign_in: &SignIn) {
+/// Removes from trailers what only the server may set, and what would name another path behind the back of whoever looked
+/// at the head: however they are spelled.
+pub fn silence_trailers(trailers: &mut HeaderMap, sign_in: &SignIn) {
+    silence(trailers, sign_in);
+    remove_fields(trailers, is_another_path);
+}
+
+/// Removes the fields that only the server may set, however they are spelled.
+fn silence(headers: &mut HeaderMap, sign_in: &SignIn) {
     remove_fields(headers, |name| is_the_servers(name, sign_in));
 }
 
