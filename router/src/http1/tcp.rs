@@ -22,7 +22,7 @@ pub const FAR: u32 = 512 * 1024;
 /// so long is looked at more closely: the write goes on as soon as anything has been taken.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A socket of which a write that waits goes on within [`LOOK`] of what the other end takes.
+/// A socket of which a write that waits goes on within half a second of what the other end takes.
 #[derive(Debug)]
 pub struct Tcp {
     io: TcpStream,
