@@ -23,9 +23,9 @@ async fn run(clients: &Clients, session: Session, request: &Request) -> End {
     let (read, mut writer) = stream.into_split();
     let mut reader = Reader::new(read);
     let (host, path) = clients.address(request);
-    // Half of them say that they are WebSockets, which some intermediaries treat apart.
+    // Half of them would also be WebSockets, which some intermediaries treat apart.
     let protocol = if request.id.is_multiple_of(16) {
-        "websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+        "websocket, soak\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
     } else {
         "soak"
     };
