@@ -228,9 +228,10 @@ async fn a_request_that_is_in_the_kernel_when_the_stop_comes_is_answered() {
     .await;
     let mut fresh = fresh.unwrap();
     let answering = async {
-        // One of the two comes over the connection that is there, the other over a new one.
+        // One of the two comes over the connection that is there, the other over a new one, also if it comes after that.
         upstream.head().await.unwrap();
-        upstream.write(ok).await.unwrap();
+        let last = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+        upstream.write(last).await.unwrap();
         let (mut other, _) = cell.request().await;
         other.write(ok).await.unwrap();
     };
