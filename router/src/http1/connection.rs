@@ -272,7 +272,7 @@ impl Connection {
         self.0.borrow_mut().io.poll_flush(context)
     }
 
-    /// The same, but what can be left to be written later is. Nothing more may be queued then before [`Connection::settle`].
+    /// The same, but what can be left to be written later is. Nothing more may be queued then before it is flushed.
     ///
     /// # Errors
     /// Those of the socket.
@@ -284,21 +284,6 @@ impl Connection {
             return Poll::Ready(Ok(()));
         }
         state.io.poll_flush(context)
-    }
-
-    /// Writes what the turn before has left, if it is not written yet. Cancel safe.
-    ///
-    /// # Errors
-    /// Those of the socket.
-    pub async fn settle(&self) -> io::Result<()> {
-        std::future::poll_fn(|context| {
-            let io = &mut self.0.borrow_mut().io;
-            match io.is_left() || io.is_unwritten() {
-                true => io.poll_flush(context),
-                false => Poll::Ready(Ok(())),
-            }
-        })
-        .await
     }
 
     /// Says that no more will be written. Cancel safe.
@@ -549,7 +534,9 @@ mod tests {
             let (connection, mut client) = connected().await;
             let writing = async {
                 for byte in 0..=255 {
-                    connection.settle().await.unwrap();
+                    poll_fn(|context| connection.poll_flush(context))
+                        .await
+                        .unwrap();
                     leave(&connection, byte, EACH).await;
                     connection.rest();
                     yield_now().await;

@@ -93,7 +93,11 @@ pub async fn serve<R, B>(
             }
             Err(fault) => Err(fault),
         };
-        if connection.settle().await.is_err() {
+        // What the answer before has left to be written, nearly always it is.
+        if poll_fn(|context| connection.poll_flush(context))
+            .await
+            .is_err()
+        {
             return;
         }
         let after = match head {
