@@ -106,6 +106,13 @@ impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
         self.io.reset_on_close();
     }
 
+    fn run_ahead(&self, far: bool) {
+        // Once it has, it goes on: what lies in the kernel of one answer says nothing of who waits for the next.
+        if far {
+            self.io.run_ahead(true);
+        }
+    }
+
     fn pipes(&self) -> bool {
         self.io.pipes()
     }
@@ -121,5 +128,30 @@ impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
     ) -> Poll<io::Result<usize>> {
         let written = self.io.poll_write_piped(context, piped);
         self.watch(context, written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http1::tcp::{AHEAD, FAR, Tcp};
+
+    #[tokio::test]
+    async fn a_client_for_which_the_kernel_has_run_ahead_keeps_that() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let ours = connecting.await.unwrap().into_std().unwrap();
+        let seen = ours.try_clone().unwrap();
+        let limit = || SockRef::from(&seen).tcp_notsent_lowat().unwrap();
+        let tcp = Tcp::far(TcpStream::from_std(ours).unwrap());
+        let socket = ClientSocket::new(tcp, Duration::from_secs(60), ());
+        assert_eq!(limit(), FAR);
+        for ahead in [true, false] {
+            socket.run_ahead(ahead);
+            assert_eq!(limit(), AHEAD);
+        }
     }
 }

@@ -184,7 +184,7 @@ mod tests {
     use crate::http1::Piece;
     use crate::http1::buffered::Buffered;
     use crate::http1::pipe;
-    use crate::http1::tcp::{FAR, NEAR};
+    use crate::http1::tcp::{AHEAD, NEAR};
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -218,7 +218,7 @@ mod tests {
                 assert_eq!(limit(), NEAR, "after {moved}");
             }
         }
-        assert_eq!(limit(), FAR);
+        assert_eq!(limit(), AHEAD);
         io.begin();
         assert_eq!(limit(), NEAR, "the next request is another");
     }
