@@ -126,7 +126,8 @@ impl Dialer {
             Some(told) => vec![told],
             None => self.addresses(cell).await?,
         };
-        let connected = connect(&addresses, cell.policy.limits.connect_timeout).await;
+        let patience = cell.policy.limits.connect_timeout;
+        let connected = connect(&addresses, patience, TcpStream::connect).await;
         if !matches!(connected, Ok(_) | Err(DialError::Exhausted(_))) {
             self.forget(cell, live, began);
         }
@@ -264,25 +265,30 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(PROBES)
 }
 
+/// Tries the addresses one after the other. What the router lacks for one it may not need for the next: an IPv6 address where
+/// the system has none of its own is not available.
 async fn connect(
     addresses: &[SocketAddr],
     patience: Duration,
+    by: impl AsyncFn(SocketAddr) -> io::Result<TcpStream>,
 ) -> Result<(TcpStream, SocketAddr), DialError> {
-    let mut last = DialError::Unresolved(String::new());
+    let (mut failed, mut exhausted) = (None, None);
     for &address in addresses {
-        match timeout(patience, TcpStream::connect(address)).await {
+        match timeout(patience, by(address)).await {
             Ok(Ok(socket)) => {
                 // Hints to the kernel; without them the socket works all the same.
                 let _ = socket.set_nodelay(true);
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
                 return Ok((socket, address));
             }
-            Ok(Err(error)) if is_exhaustion(&error) => return Err(DialError::Exhausted(error)),
-            Ok(Err(error)) => last = DialError::Refused(address, error),
-            Err(_) => last = DialError::TimedOut(address, patience),
+            Ok(Err(error)) if is_exhaustion(&error) => exhausted = Some(error),
+            Ok(Err(error)) => failed = Some(DialError::Refused(address, error)),
+            Err(_) => failed = Some(DialError::TimedOut(address, patience)),
         }
     }
-    Err(last)
+    Err(failed
+        .or_else(|| exhausted.map(DialError::Exhausted))
+        .unwrap_or_else(|| DialError::Unresolved(String::new())))
 }
 
 fn system_servers() -> Vec<NameServerConfig> {
@@ -328,6 +334,28 @@ mod tests {
         assert!(
             [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH].map(lacks) == [false; 3]
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_system_cannot_reach_hides_no_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap();
+        let [lacking, down] = ["[::1]:1", "127.0.0.1:1"].map(|text| text.parse().unwrap());
+        let dial = async |addresses: &[SocketAddr]| {
+            let by = async |address| match address {
+                _ if address == lacking => Err(Errno::ADDRNOTAVAIL.into()),
+                _ if address == down => Err(Errno::CONNREFUSED.into()),
+                _ => TcpStream::connect(address).await,
+            };
+            connect(addresses, Duration::from_secs(60), by).await
+        };
+        assert_eq!(dial(&[lacking, there]).await.unwrap().1, there);
+        for both in [[lacking, down], [down, lacking]] {
+            let refused = dial(&both).await.unwrap_err();
+            assert!(matches!(refused, DialError::Refused(address, _) if address == down));
+        }
+        let exhausted = dial(&[lacking, lacking]).await.unwrap_err();
+        assert!(matches!(exhausted, DialError::Exhausted(_)));
     }
 
     #[tokio::test]
