@@ -197,7 +197,7 @@ impl Upstream {
             as_is,
             body: Some(body),
         };
-        let mut moved = 0;
+        let (mut moved, mut moved_from_own) = (0, 0);
         let response = loop {
             message.lines.truncate(unsealed);
             seal(message.head, &mut message.lines);
@@ -211,7 +211,8 @@ impl Upstream {
             let heard = channel.heard();
             match attempt(&mut channel, &mut message, &interim, record, patience).await {
                 Attempt::Answered(response) => break *response,
-                Attempt::Unsent(_) if moved < if used { MOVES_FROM_ANY } else { MOVES } => {}
+                Attempt::Unsent(_)
+                    if moved < MOVES_FROM_ANY && (used || moved_from_own < MOVES) => {}
                 Attempt::Unsent(error) => return Err(StreamError::Broken(error)),
                 // After one byte of an answer, be it an interim one, the cell is at work on it.
                 Attempt::Failed(StreamError::Broken(_))
@@ -222,6 +223,7 @@ impl Upstream {
                 Attempt::Failed(error) => return Err(error),
             }
             moved += 1;
+            moved_from_own += u32::from(!used);
             drop(channel);
             channel = Box::pin(self.fresh(&to, record)).await?;
         };
