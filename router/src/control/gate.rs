@@ -130,7 +130,8 @@ impl Gate {
                 self.look_again(snapshot.passing);
                 self.refused.clear();
                 let last = publisher.current();
-                if repeats && snapshot.version == last.version && snapshot.flags == last.flags {
+                let same = snapshot.version == last.version && snapshot.flags == last.flags;
+                if repeats && same && snapshot.passing == last.passing {
                     return true;
                 }
                 publisher.publish(snapshot);

@@ -176,6 +176,10 @@ impl Named {
 
     /// Takes over what cells that stay as they were had then, and what cannot be had now.
     fn keep(&mut self, registry: &Registry, last: &Snapshot) {
+        if let (Some(source), Some(pages)) = (registry.pages(), last.pages(None)) {
+            let pages = || Arc::clone(pages);
+            self.pages.entry(Arc::clone(source)).or_insert_with(pages);
+        }
         for cell in registry.cells() {
             if let (Some(source), Some(keys)) = (&cell.secret, last.keys(cell)) {
                 let keys = || Arc::clone(keys);
