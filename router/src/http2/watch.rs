@@ -83,6 +83,8 @@ struct Seen {
     /// Bytes of bodies that were sent since this was last looked at, and those before that the client may not have taken.
     sent: usize,
     untaken: usize,
+    /// Those that were sent behind the last ping.
+    behind: usize,
     /// Streams that h2 has reset, the last of them.
     reset: VecDeque<u32>,
     /// What frames on them have cost.
@@ -182,14 +184,23 @@ impl<I> Watched<I> {
     }
 
     /// Whether nothing has come from the client since this was last asked, and nothing that it was sent before explains
-    /// that; `answered`: all that it had been sent when that was last asked was taken.
+    /// that; `answered`: the last ping was, so all that was sent before it was taken.
     pub fn silent(&self, answered: bool) -> bool {
         let seen = &mut self.0.borrow_mut().seen;
-        let before = if answered { 0 } else { seen.untaken };
-        let sent = before + std::mem::take(&mut seen.sent);
-        seen.untaken = sent.min(BEFORE).saturating_sub(TAKEN);
+        let sent = std::mem::take(&mut seen.sent);
+        seen.behind += sent;
+        let before = match answered {
+            true => seen.behind,
+            false => seen.untaken + sent,
+        };
+        seen.untaken = before.min(BEFORE).saturating_sub(TAKEN);
         let heard = std::mem::take(&mut seen.heard);
         !(answered || heard || seen.waits || seen.untaken > 0)
+    }
+
+    /// A ping has been sent, behind all that was.
+    pub fn asked(&self) {
+        self.0.borrow_mut().seen.behind = 0;
     }
 
     /// What small frames of bodies that nobody wanted any more have cost h2, in bytes of its budget.
@@ -370,7 +381,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_flush(context)
+        let state = &mut *self.0.borrow_mut();
+        let flushed = Pin::new(&mut state.io).poll_flush(context);
+        // TLS keeps what the socket had no room for.
+        state.seen.waits = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -424,9 +439,27 @@ mod tests {
         assert!(!watched.silent(false));
         assert!(!watched.silent(false));
         assert!(watched.silent(false), "it takes nothing");
+        watched.asked();
         send(&mut watched, DATA, TAKEN / 2).await;
         assert!(!watched.silent(true));
         assert!(watched.silent(false), "what came before was taken");
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_says_nothing_of_what_was_sent_after_the_ping() {
+        let (mut watched, _client) = watched(8 * TAKEN);
+        watched.asked();
+        send(&mut watched, DATA, 3 * TAKEN).await;
+        assert!(!watched.silent(false));
+        send(&mut watched, DATA, 2 * TAKEN).await;
+        assert!(!watched.silent(false));
+        // All five may be there still.
+        assert!(!watched.silent(true));
+        watched.asked();
+        for _ in 0..3 {
+            assert!(!watched.silent(false));
+        }
+        assert!(watched.silent(false), "it takes nothing");
     }
 
     #[tokio::test]

@@ -347,8 +347,10 @@ impl<'a, I: Io + 'static> Keeper<'a, I> {
             return Some(Event::Silent);
         }
         if let Some(ping) = &mut self.ping {
-            // Anything that comes is as good as an answer.
-            let _ = ping.send_ping(Ping::opaque());
+            // Anything that comes is as good as an answer to one that is still on its way.
+            if ping.send_ping(Ping::opaque()).is_ok() {
+                self.watched.asked();
+            }
         }
         self.asked = true;
         None
