@@ -264,6 +264,11 @@ impl Connection {
         self.0.borrow().io.may_queue()
     }
 
+    /// Whether something is queued that the socket had no room for.
+    pub fn is_unwritten(&self) -> bool {
+        self.0.borrow().io.is_unwritten()
+    }
+
     /// Writes what is queued. Cancel safe.
     ///
     /// # Errors

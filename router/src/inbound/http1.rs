@@ -71,7 +71,13 @@ pub async fn serve<R, B>(
                     // A connection without a request is nobody's loss.
                     Ok(false) | Err(_) => return,
                 },
-                () = passed(idle.as_mut(), &mut until, config.idle_timeout) => return,
+                () = passed(idle.as_mut(), &mut until, config.idle_timeout) => {
+                    // Who still takes the last of an answer has as long for it as for the rest.
+                    if !connection.is_unwritten() {
+                        return;
+                    }
+                    until = None;
+                }
                 // Its end is said before it closes: a request that crosses it on the way finds no reset.
                 () = &mut stopping => return Box::pin(linger(&connection)).await,
             }
@@ -465,9 +471,15 @@ async fn discard(connection: &Connection) -> bool {
 
 /// Writes what is left, says that the answer is over, and reads on a little until the client has closed, too.
 async fn linger(connection: &Connection) {
+    // For this it has as long as for the rest of the answer.
+    if poll_fn(|context| connection.poll_flush(context))
+        .await
+        .is_err()
+    {
+        return;
+    }
     let mut left = LINGER_BYTES;
     let closing = async {
-        poll_fn(|context| connection.poll_flush(context)).await?;
         poll_fn(|context| connection.poll_shutdown(context)).await?;
         poll_fn(|context| connection.poll_swallow(context, &mut left)).await;
         std::io::Result::Ok(())
