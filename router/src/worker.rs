@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::server::Acceptor;
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
@@ -105,7 +105,7 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
         runtime.spawn_local(async move { sight.answer(questions).await });
     }
     let served = runtime.block_on(serve(shared, listeners, Rc::clone(&log), ready));
-    runtime.block_on(async { later::write() });
+    runtime.block_on(coop::unconstrained(async { later::write() }));
     // Whatever still runs is over now; its records are written as it goes. What blocks a thread, to look up a name say, is
     // waited for by nobody.
     runtime.shutdown_background();
