@@ -264,7 +264,13 @@ impl Buffered {
         {
             return Poll::Ready(Err(error));
         }
-        let flushed = ready!(self.poll_write(context));
+        let Poll::Ready(flushed) = self.poll_write(context) else {
+            // TLS may have taken all of it, and the socket not yet.
+            if self.is_left() {
+                self.fate = Fate::Stuck;
+            }
+            return Poll::Pending;
+        };
         self.fate = Fate::Flushed;
         if let Err(error) = &flushed {
             self.reset |= error.kind() == io::ErrorKind::ConnectionReset;

@@ -471,14 +471,15 @@ async fn discard(connection: &Connection) -> bool {
 
 /// Writes what is left, says that the answer is over, and reads on a little until the client has closed, too.
 async fn linger(connection: &Connection) {
-    // For this it has as long as for the rest of the answer.
-    if poll_fn(|context| connection.poll_flush(context))
-        .await
-        .is_err()
-    {
+    let mut left = LINGER_BYTES;
+    // For this it has as long as for the rest of the answer. Who reads nothing before all of its own is sent is read on.
+    let flushed = poll_fn(|context| {
+        let _ = connection.poll_swallow(context, &mut left);
+        connection.poll_flush(context)
+    });
+    if flushed.await.is_err() {
         return;
     }
-    let mut left = LINGER_BYTES;
     let closing = async {
         poll_fn(|context| connection.poll_shutdown(context)).await?;
         poll_fn(|context| connection.poll_swallow(context, &mut left)).await;
