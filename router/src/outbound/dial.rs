@@ -265,8 +265,8 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(PROBES)
 }
 
-/// Tries the addresses one after the other. What the router lacks for one it may not need for the next: an IPv6 address where
-/// the system has none of its own is not available.
+/// Tries the addresses one after the other. What the router lacks for one it lacks for all, but for an address to come from:
+/// where the system has none for IPv6, an IPv6 address is not available.
 async fn connect(
     addresses: &[SocketAddr],
     patience: Duration,
@@ -281,7 +281,10 @@ async fn connect(
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
                 return Ok((socket, address));
             }
-            Ok(Err(error)) if is_exhaustion(&error) => exhausted = Some(error),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                exhausted = Some(error);
+            }
+            Ok(Err(error)) if is_exhaustion(&error) => return Err(DialError::Exhausted(error)),
             Ok(Err(error)) => failed = Some(DialError::Refused(address, error)),
             Err(_) => failed = Some(DialError::TimedOut(address, patience)),
         }
@@ -340,11 +343,13 @@ mod tests {
     async fn an_address_that_the_system_cannot_reach_hides_no_other() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = listener.local_addr().unwrap();
-        let [lacking, down] = ["[::1]:1", "127.0.0.1:1"].map(|text| text.parse().unwrap());
+        let [lacking, down, full] =
+            ["[::1]:1", "127.0.0.1:1", "127.0.0.1:2"].map(|text| text.parse().unwrap());
         let dial = async |addresses: &[SocketAddr]| {
             let by = async |address| match address {
                 _ if address == lacking => Err(Errno::ADDRNOTAVAIL.into()),
                 _ if address == down => Err(Errno::CONNREFUSED.into()),
+                _ if address == full => Err(Errno::MFILE.into()),
                 _ => TcpStream::connect(address).await,
             };
             connect(addresses, Duration::from_secs(60), by).await
@@ -354,8 +359,10 @@ mod tests {
             let refused = dial(&both).await.unwrap_err();
             assert!(matches!(refused, DialError::Refused(address, _) if address == down));
         }
-        let exhausted = dial(&[lacking, lacking]).await.unwrap_err();
-        assert!(matches!(exhausted, DialError::Exhausted(_)));
+        for none_left in [[lacking, lacking], [down, full]] {
+            let exhausted = dial(&none_left).await.unwrap_err();
+            assert!(matches!(exhausted, DialError::Exhausted(_)));
+        }
     }
 
     #[tokio::test]
