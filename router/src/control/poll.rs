@@ -111,6 +111,7 @@ impl Poll {
             return Err(StoreError::from(error).into());
         };
         let snapshot = self.gate.first(&text, || copy.good())?;
+        self.gate.look_again(snapshot.passing);
         tracing::warn!(version = %snapshot.version, "the copy of the registry serves");
         self.in_trouble(&error);
         Ok(snapshot)
