@@ -2,6 +2,7 @@
 //!
 //! `cargo build --release -p cell-router && cargo run --release -p integration-tests --bin benchmark`
 
+use std::fmt::Display;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -91,20 +92,25 @@ fn enclose() -> io::Result<()> {
             command.arg("--map-root-user");
         }
         let error = command.args(env::args_os()).env(ENCLOSED, "").exec();
-        return Err(error);
+        return Err(without("unshare", &error));
     }
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])
-        .status()?;
+        .status()
+        .map_err(|error| without("ip", &error))?;
     if !up.success() {
-        return Err(io::Error::other("ip link set lo up: failed"));
+        return Err(without("ip link set lo up", &up));
     }
     fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "cubic")
 }
 
+fn without(tool: &str, why: &dyn Display) -> io::Error {
+    io::Error::other(format!("{tool}: {why}; --here measures without it"))
+}
+
 fn main() -> io::Result<()> {
     let args = Args::parse();
-    if !args.here && !args.list {
+    if !(args.here || args.list || args.train) {
         enclose()?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
