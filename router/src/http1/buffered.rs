@@ -185,6 +185,11 @@ impl Buffered {
         }
     }
 
+    /// What comes wakes nobody until it is read from again.
+    pub fn rest_reading(&mut self) {
+        self.io.rest();
+    }
+
     /// Whether its bytes may go through pipes of the kernel.
     pub fn pipes(&self) -> bool {
         self.io.pipes()
@@ -337,7 +342,11 @@ impl Buffered {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(piped) = self.data.piped().filter(|_| self.write.is_empty()) {
-                let written = ready!(self.io.poll_write_piped(context, piped))?;
+                let Poll::Ready(written) = self.io.poll_write_piped(context, piped) else {
+                    piped.rest_source();
+                    return Poll::Pending;
+                };
+                let written = written?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }

@@ -21,6 +21,7 @@ use super::head::Framing;
 use super::io::{Io, Parting};
 use super::later::{self, Leaves};
 use super::piece::Piece;
+use super::pipe::Source;
 use super::reading::{BodyError, Next, Reading};
 use super::scratch;
 
@@ -97,6 +98,15 @@ impl Leaves for RefCell<State> {
     fn write_left(&self) -> bool {
         let state = self.try_borrow_mut();
         state.map(|mut state| state.io.write_left()).is_ok()
+    }
+}
+
+impl Source for RefCell<State> {
+    fn rest(&self) {
+        // Whoever is at it is reading.
+        if let Ok(mut state) = self.try_borrow_mut() {
+            state.io.rest_reading();
+        }
     }
 }
 
@@ -409,7 +419,10 @@ impl http_body::Body for Body {
             state.wake_server();
         }
         Poll::Ready(match step {
-            Ok(Next::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Next::Data(mut data)) => {
+                data.came_from(&self.state);
+                Some(Ok(Frame::data(data)))
+            }
             Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(Next::End) => None,
             Err(error) => Some(Err(error)),

@@ -21,6 +21,7 @@ use super::encode;
 use super::head::{Fault, Framing, Limits, Scanner};
 use super::later::{self, Leaves};
 use super::piece::Piece;
+use super::pipe::Source;
 use super::reading::{BodyError, Next, Reading};
 use super::scratch;
 
@@ -233,6 +234,15 @@ impl<B> Leaves for RefCell<State<B>> {
     }
 }
 
+impl<B> Source for RefCell<State<B>> {
+    fn rest(&self) {
+        // Whoever is at it is reading.
+        if let Ok(mut state) = self.try_borrow_mut() {
+            state.io.rest_reading();
+        }
+    }
+}
+
 /// Whether another answer follows (RFC 9110 section 15.2); none does after one that switches protocols.
 pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
@@ -401,7 +411,7 @@ impl<B> fmt::Debug for AnswerBody<B> {
     }
 }
 
-impl<B> Body for AnswerBody<B> {
+impl<B: 'static> Body for AnswerBody<B> {
     type Data = Piece;
     type Error = BodyError;
 
@@ -409,13 +419,17 @@ impl<B> Body for AnswerBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
-        let state = &mut *self.0.0.borrow_mut();
+        let mut state = self.0.0.borrow_mut();
+        let state = &mut *state;
         let Poll::Ready(step) = state.reading.poll(&mut state.io, context) else {
             state.reader = Some(context.waker().clone());
             return Poll::Pending;
         };
         Poll::Ready(match step {
-            Ok(Next::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Next::Data(mut data)) => {
+                data.came_from(&self.0.0);
+                Some(Ok(Frame::data(data)))
+            }
             Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(Next::End) => None,
             Err(error) => Some(Err(error)),

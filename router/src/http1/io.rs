@@ -1,13 +1,12 @@
 //! The sockets that a connection can be made of.
 
-use std::future::Future as _;
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
-use tokio::task::coop;
 use tokio_rustls::server::TlsStream;
 
 use super::pipe::Piped;
@@ -37,6 +36,9 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
     /// Lets the kernel take more to send ahead of the other end, or again as little as at first, where that is limited.
     fn run_ahead(&self, _far: bool) {}
 
+    /// What comes wakes nobody until it is read from again, where that can be had: for whoever cannot pass on what has come.
+    fn rest(&mut self) {}
+
     /// Whether its bytes may go through pipes of the kernel: what is read and written is what is on the wire.
     fn pipes(&self) -> bool {
         false
@@ -46,7 +48,7 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
     ///
     /// # Errors
     /// Those of the socket; `Unsupported` unless [`Io::pipes`].
-    fn poll_read_piped(&self, _: &mut Context<'_>, _most: usize) -> Poll<io::Result<Piped>> {
+    fn poll_read_piped(&mut self, _: &mut Context<'_>, _most: usize) -> Poll<io::Result<Piped>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
@@ -59,22 +61,23 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
     }
 }
 
+/// Whether the other end of a socket has parted, without reading.
+pub fn parting(socket: impl AsFd) -> Option<Parting> {
+    let mut asked = [PollFd::new(&socket, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec::default())).ok()?;
+    let seen = asked[0].revents();
+    if seen.intersects(PollFlags::HUP | PollFlags::ERR) {
+        return Some(Parting::Broken);
+    }
+    seen.contains(PollFlags::RDHUP).then(|| {
+        let unread = rustix::io::ioctl_fionread(socket);
+        Parting::Ended(unread.unwrap_or(u64::MAX))
+    })
+}
+
 impl Io for TcpStream {
     fn parting(&self) -> Option<Parting> {
-        // What there is to be read is not asked for, its end is.
-        let interest = Interest::PRIORITY | Interest::WRITABLE;
-        let mut context = Context::from_waker(Waker::noop());
-        let look = coop::unconstrained(self.ready(interest));
-        let Poll::Ready(Ok(ready)) = pin!(look).poll(&mut context) else {
-            return None;
-        };
-        if ready.is_write_closed() {
-            return Some(Parting::Broken);
-        }
-        ready.is_read_closed().then(|| {
-            let unread = rustix::io::ioctl_fionread(self);
-            Parting::Ended(unread.unwrap_or(u64::MAX))
-        })
+        parting(self)
     }
 
     fn reset_on_close(&self) {
@@ -86,10 +89,14 @@ impl Io for TcpStream {
         true
     }
 
-    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Piped>> {
         loop {
             ready!(self.poll_read_ready(context))?;
-            match self.try_io(Interest::READABLE, || Piped::fill(self, most)) {
+            match self.try_io(Interest::READABLE, || Piped::fill(&*self, most)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 filled => return Poll::Ready(filled),
             }

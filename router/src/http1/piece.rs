@@ -2,10 +2,11 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
-use super::pipe::Piped;
+use super::pipe::{Piped, Source};
 
 /// Some of a body.
 pub struct Piece(Kind);
@@ -35,6 +36,13 @@ impl Piece {
         match self.0 {
             Kind::Memory(bytes) => bytes,
             Kind::Kernel(piped, lifted) => lifted.into_inner().unwrap_or_else(|| piped.lift()),
+        }
+    }
+
+    /// Says where they came from, if they are in a pipe.
+    pub fn came_from(&mut self, source: &Rc<impl Source + 'static>) {
+        if let Kind::Kernel(piped, _) = &mut self.0 {
+            piped.came_from(source);
         }
     }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, SpliceFlags};
@@ -115,11 +116,18 @@ pub fn spare() -> bool {
     })
 }
 
+/// Where what is in a pipe came from.
+pub trait Source {
+    /// What comes next wakes nobody until somebody reads it: what came before cannot be passed on.
+    fn rest(&self);
+}
+
 /// Bytes in a pipe.
 pub struct Piped {
     /// Taken only on drop.
     pipe: Option<Pipe>,
     left: Cell<usize>,
+    source: Option<Weak<dyn Source>>,
 }
 
 impl fmt::Debug for Piped {
@@ -138,6 +146,7 @@ impl Piped {
         let piped = Self {
             pipe: Some(pipe.ok_or(io::ErrorKind::ResourceBusy)?),
             left: Cell::new(0),
+            source: None,
         };
         if let Some(pipe) = &piped.pipe {
             // It is empty, so what would block is the socket.
@@ -168,6 +177,19 @@ impl Piped {
         let moved = splice(&pipe.read, socket, self.left.get())?;
         self.left.set(self.left.get() - moved);
         Ok(moved)
+    }
+
+    /// Says where they came from.
+    pub fn came_from(&mut self, source: &Rc<impl Source + 'static>) {
+        // It may be long gone when they are passed on.
+        self.source = Some(Rc::downgrade(source) as _);
+    }
+
+    /// Has where they came from rest: they cannot be passed on now.
+    pub fn rest_source(&mut self) {
+        if let Some(source) = self.source.take().and_then(|source| source.upgrade()) {
+            source.rest();
+        }
     }
 
     /// Reads all of them into memory.

@@ -1,6 +1,8 @@
 //! A TCP socket: how much the kernel takes for the other end ahead of it, and that whatever it takes is seen in time.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::mem;
+use std::net;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
-use super::io::{Io, Parting};
+use super::io::{self as sockets, Io, Parting};
 use super::pipe::Piped;
 
 /// Bytes that the kernel takes beyond what the other end has room for, where that it takes them is to prove something. Without
@@ -24,10 +26,57 @@ pub const AHEAD: u32 = u32::MAX;
 /// takes more as soon as there is any, so a write that waits is tried again so often.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Whether the runtime says when there is something to do.
+#[derive(Debug)]
+enum Socket {
+    /// It does.
+    Watched(TcpStream),
+    /// It does not, until whoever has it asks for that.
+    Resting(net::TcpStream),
+    /// The system could not have it watched again.
+    Lost,
+}
+
+impl Socket {
+    /// The socket as one that is watched.
+    ///
+    /// # Errors
+    /// That of the system where it could not be, and from then on `NotConnected`.
+    fn watched(&mut self) -> io::Result<&mut TcpStream> {
+        if let Self::Resting(_) = self
+            && let Self::Resting(io) = mem::replace(self, Self::Lost)
+        {
+            *self = Self::Watched(TcpStream::from_std(io)?);
+        }
+        match self {
+            Self::Watched(io) => Ok(io),
+            Self::Resting(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn rest(&mut self) {
+        if let Self::Watched(_) = self
+            && let Self::Watched(io) = mem::replace(self, Self::Lost)
+            && let Ok(io) = io.into_std()
+        {
+            *self = Self::Resting(io);
+        }
+    }
+
+    /// What can be done with it either way.
+    fn as_ref(&self) -> Option<SockRef<'_>> {
+        match self {
+            Self::Watched(io) => Some(SockRef::from(io)),
+            Self::Resting(io) => Some(SockRef::from(io)),
+            Self::Lost => None,
+        }
+    }
+}
+
 /// A socket of which a write that waits goes on within half a second of what the other end takes.
 #[derive(Debug)]
 pub struct Tcp {
-    io: TcpStream,
+    io: Socket,
     /// What the kernel takes until it may run ahead.
     limit: u32,
     /// When a write that waits is tried next.
@@ -49,7 +98,7 @@ impl Tcp {
 
     fn new(io: TcpStream, limit: u32) -> Self {
         let socket = Self {
-            io,
+            io: Socket::Watched(io),
             limit,
             due: None,
             timer: None,
@@ -76,7 +125,7 @@ impl Tcp {
         let due = if now < due {
             due
         } else {
-            match again(&self.io) {
+            match again(self.io.watched()?) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
                     self.due = None;
@@ -105,7 +154,14 @@ impl AsyncRead for Tcp {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(context, buffer)
+        let io = &mut self.get_mut().io;
+        if let Socket::Resting(io) = io {
+            match io.read(buffer.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|count| buffer.advance(count))),
+            }
+        }
+        Pin::new(io.watched()?).poll_read(context, buffer)
     }
 }
 
@@ -116,7 +172,7 @@ impl AsyncWrite for Tcp {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(context, bytes);
+        let written = Pin::new(this.io.watched()?).poll_write(context, bytes);
         this.watch(context, written, |io| send(io, bytes))
     }
 
@@ -126,7 +182,7 @@ impl AsyncWrite for Tcp {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(context, parts);
+        let written = Pin::new(this.io.watched()?).poll_write_vectored(context, parts);
         this.watch(context, written, |io| {
             let first = parts.iter().find(|part| !part.is_empty());
             send(io, first.map_or(&[], |part| part))
@@ -134,39 +190,65 @@ impl AsyncWrite for Tcp {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = self.io.as_ref();
+        let shut = socket.map_or(Ok(()), |socket| socket.shutdown(net::Shutdown::Write));
+        // Who has broken it off hears no more anyway.
+        Poll::Ready(shut.or_else(|error| match error.kind() {
+            io::ErrorKind::NotConnected => Ok(()),
+            _ => Err(error),
+        }))
     }
 }
 
 impl Io for Tcp {
     fn parting(&self) -> Option<Parting> {
-        self.io.parting()
+        let socket = self.io.as_ref();
+        socket.map_or(Some(Parting::Broken), |socket| sockets::parting(&*socket))
     }
 
     fn reset_on_close(&self) {
-        self.io.reset_on_close();
+        if let Some(socket) = self.io.as_ref() {
+            // Where the system refuses, the socket is broken already.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
     }
 
     fn run_ahead(&self, far: bool) {
         let most = if far { AHEAD } else { self.limit };
-        // A hint to the kernel; without it the socket works all the same.
-        let _ = SockRef::from(&self.io).set_tcp_notsent_lowat(most);
+        if let Some(socket) = self.io.as_ref() {
+            // A hint to the kernel; without it the socket works all the same.
+            let _ = socket.set_tcp_notsent_lowat(most);
+        }
+    }
+
+    fn rest(&mut self) {
+        self.io.rest();
     }
 
     fn pipes(&self) -> bool {
         true
     }
 
-    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
-        self.io.poll_read_piped(context, most)
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Piped>> {
+        if let Socket::Resting(io) = &self.io {
+            match Piped::fill(io, most) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                filled => return Poll::Ready(filled),
+            }
+        }
+        self.io.watched()?.poll_read_piped(context, most)
     }
 
     fn poll_write_piped(
@@ -174,7 +256,7 @@ impl Io for Tcp {
         context: &mut Context<'_>,
         piped: &mut Piped,
     ) -> Poll<io::Result<usize>> {
-        let written = self.io.poll_write_piped(context, piped);
+        let written = self.io.watched()?.poll_write_piped(context, piped);
         self.watch(context, written, |io| piped.drain(io))
     }
 }
@@ -230,7 +312,7 @@ mod tests {
             let connecting = TcpStream::connect(listener.local_addr().unwrap());
             tokio::join!(connecting, listener.accept()).0.unwrap()
         };
-        let limit = |socket: &Tcp| SockRef::from(&socket.io).tcp_notsent_lowat().unwrap();
+        let limit = |socket: &Tcp| socket.io.as_ref().unwrap().tcp_notsent_lowat().unwrap();
         let sockets = [Tcp::near(connect().await), Tcp::far(connect().await)];
         for (socket, least) in sockets.iter().zip([NEAR, FAR]) {
             assert_eq!(limit(socket), least);

@@ -117,7 +117,15 @@ impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
         self.io.pipes()
     }
 
-    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
+    fn rest(&mut self) {
+        self.io.rest();
+    }
+
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Piped>> {
         self.io.poll_read_piped(context, most)
     }
 

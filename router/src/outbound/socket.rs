@@ -83,8 +83,18 @@ impl Both for Socket {
         }
     }
 
-    fn poll_read_piped(&self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Piped>> {
-        let Io::Plain(io) = &self.io else {
+    fn rest(&mut self) {
+        if let Io::Plain(io) = &mut self.io {
+            io.rest();
+        }
+    }
+
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<Piped>> {
+        let Io::Plain(io) = &mut self.io else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
         let piped = ready!(io.poll_read_piped(context, most))?;
