@@ -185,9 +185,9 @@ impl Buffered {
         }
     }
 
-    /// What comes wakes nobody until it is read from again.
-    pub fn rest_reading(&mut self) {
-        self.io.rest();
+    /// What comes wakes nobody until somebody reads again.
+    pub fn pause_reading(&mut self) {
+        self.io.pause();
     }
 
     /// Whether its bytes may go through pipes of the kernel.
@@ -343,7 +343,7 @@ impl Buffered {
         loop {
             if let Some(piped) = self.data.piped().filter(|_| self.write.is_empty()) {
                 let Poll::Ready(written) = self.io.poll_write_piped(context, piped) else {
-                    piped.rest_source();
+                    piped.pause_source();
                     return Poll::Pending;
                 };
                 let written = written?;
@@ -486,16 +486,27 @@ impl AsyncWrite for Switched {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::http1::pipe::{self, Piped, Source};
+    use crate::http1::tcp::Tcp;
 
     #[tokio::test]
     async fn who_spoke_or_left_is_not_quiet_also_for_a_task_that_has_done_much() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        for (speaks, leaves) in [(false, false), (true, false), (false, true)] {
+        let others = [(false, false), (true, false), (false, true)];
+        let all = others
+            .into_iter()
+            .flat_map(|other| [(other, false), (other, true)]);
+        for ((speaks, leaves), paused) in all {
             let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
             let (near, mut far) = (near.unwrap(), far.unwrap().0);
             if speaks {
@@ -505,15 +516,62 @@ mod tests {
             if speaks || leaves {
                 near.readable().await.unwrap();
             }
-            let mut io = Buffered::new(Box::new(near), BytesMut::new());
+            let mut io = Buffered::new(Box::new(Tcp::near(near)), BytesMut::new());
+            if paused {
+                io.pause_reading();
+            }
             let quiet = poll_fn(|context| {
                 while let Poll::Ready(step) = coop::poll_proceed(context) {
                     step.made_progress();
                 }
                 Poll::Ready(io.is_quiet())
             });
-            assert_eq!(quiet.await, !speaks && !leaves, "{speaks} {leaves}");
+            assert_eq!(
+                quiet.await,
+                !speaks && !leaves,
+                "{speaks} {leaves} {paused}"
+            );
         }
+    }
+
+    #[derive(Default)]
+    struct Counted(Cell<usize>);
+
+    impl Source for Counted {
+        fn pause(&self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_it_came_from_is_paused_only_when_nobody_takes_a_piece() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(connecting, listener.accept());
+        let mut far = far.unwrap().0;
+        let mut io = Buffered::new(Box::new(Tcp::near(near.unwrap())), BytesMut::new());
+        let source = Rc::new(Counted::default());
+        let (mut sender, ours) = UnixStream::pair().unwrap();
+        let (mut passed, mut full) = (0, false);
+        while !full {
+            sender.write_all(&[0; 16 * 1024]).unwrap();
+            assert!(pipe::spare());
+            let mut piece = Piece::from(Piped::fill(&ours, 16 * 1024).unwrap());
+            passed += piece.len();
+            piece.came_from(&source);
+            assert_eq!(source.0.get(), 0, "all of them were taken");
+            io.queue(b"", piece, b"");
+            let flush = poll_fn(|context| Poll::Ready(io.poll_flush(context).is_pending()));
+            full = coop::unconstrained(flush).await;
+        }
+        assert_eq!(source.0.get(), 1);
+        let mut all = vec![0; passed];
+        let taken = tokio::join!(
+            poll_fn(|context| io.poll_flush(context)),
+            far.read_exact(&mut all)
+        );
+        taken.0.unwrap();
+        taken.1.unwrap();
     }
 
     #[test]

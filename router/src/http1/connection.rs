@@ -102,10 +102,10 @@ impl Leaves for RefCell<State> {
 }
 
 impl Source for RefCell<State> {
-    fn rest(&self) {
+    fn pause(&self) {
         // Whoever is at it is reading.
         if let Ok(mut state) = self.try_borrow_mut() {
-            state.io.rest_reading();
+            state.io.pause_reading();
         }
     }
 }
@@ -483,6 +483,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::http1::tcp::Tcp;
 
     /// A connection that is served, and its client's end.
     async fn connected() -> (Connection, TcpStream) {
@@ -594,7 +595,7 @@ mod tests {
     async fn a_client_that_parts_is_missed_while_nobody_reads_its_body() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        for (framing, more, parts, missed) in [
+        let cases = [
             (Framing::Length(100), 50, None, false),
             (Framing::Length(100), 50, Some(false), true),
             // It has sent all, and the cell gets it.
@@ -603,13 +604,20 @@ mod tests {
             (Framing::Length(1_000_000), 40_000, Some(false), true),
             (Framing::Chunked, 50, Some(false), false),
             (Framing::Chunked, 50, Some(true), true),
-        ] {
+        ];
+        let all = cases
+            .into_iter()
+            .flat_map(|case| [(case, false), (case, true)]);
+        for ((framing, more, parts, missed), paused) in all {
             let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
             let (mut far, near) = (far.unwrap(), near.unwrap().0);
-            let connection = Connection::new(Box::new(near), BytesMut::new());
+            let connection = Connection::new(Box::new(Tcp::far(near)), BytesMut::new());
             let mut body = connection.begin(framing, Version::HTTP_11);
             far.write_all(b"5\r\n1234567").await.unwrap();
             body.frame().await.unwrap().unwrap();
+            if paused {
+                connection.0.pause();
+            }
             far.write_all(&vec![b'x'; more]).await.unwrap();
             if parts == Some(true) {
                 far.reset_on_close();
@@ -617,7 +625,7 @@ mod tests {
             let _far = parts.is_none().then_some(far);
             let gone = poll_fn(|context| connection.poll_gone(context));
             let gone = timeout(5 * LOOKS, gone).await.is_ok();
-            assert_eq!(gone, missed, "{framing:?} {more} {parts:?}");
+            assert_eq!(gone, missed, "{framing:?} {more} {parts:?} {paused}");
         }
     }
 }

@@ -235,10 +235,10 @@ impl<B> Leaves for RefCell<State<B>> {
 }
 
 impl<B> Source for RefCell<State<B>> {
-    fn rest(&self) {
+    fn pause(&self) {
         // Whoever is at it is reading.
         if let Ok(mut state) = self.try_borrow_mut() {
-            state.io.rest_reading();
+            state.io.pause_reading();
         }
     }
 }

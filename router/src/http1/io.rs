@@ -36,8 +36,8 @@ pub trait Io: AsyncRead + AsyncWrite + Unpin {
     /// Lets the kernel take more to send ahead of the other end, or again as little as at first, where that is limited.
     fn run_ahead(&self, _far: bool) {}
 
-    /// What comes wakes nobody until it is read from again, where that can be had: for whoever cannot pass on what has come.
-    fn rest(&mut self) {}
+    /// What comes wakes nobody until somebody reads again, where that can be had: for whoever cannot pass on what has come.
+    fn pause(&mut self) {}
 
     /// Whether its bytes may go through pipes of the kernel: what is read and written is what is on the wire.
     fn pipes(&self) -> bool {

@@ -20,7 +20,7 @@ const LEAST: usize = 16;
 /// The most pipes of one thread. What they hold is memory of the kernel, and each takes two descriptors; beyond them,
 /// bytes are copied.
 const MOST: usize = 224;
-/// The most large ones, and the most idle ones that a thread keeps.
+/// The most idle ones that a thread keeps.
 const KEPT: usize = 64;
 const PAGE: usize = 4096;
 
@@ -46,26 +46,40 @@ impl Allotment {
         let large = (pages - most * SMALL) / (LARGE - SMALL);
         Self {
             most,
-            large: if large < KEPT { large } else { KEPT },
+            large: if large < most { large } else { most },
         }
     }
 }
 
-/// Has this thread take no more than its part of the system's pages for pipes, as one of so many.
-///
+/// Has this thread take no more pages for its pipes than its part, as one of so many, of what the system and its memory allow.
+pub fn share_among(threads: usize) {
+    let limits = [pages_of_user(), pages_of_memory()];
+    let limit = limits.into_iter().flatten().min();
+    let share = limit.map_or(usize::MAX, |limit| limit / threads.max(1));
+    ALLOTMENT.set(Allotment::of(share));
+}
+
 /// A user without privileges has so many pages for all pipes, empty ones included; beyond them the system gives pipes that are
 /// hardly any (pipe(7), `pipe-user-pages-soft`). A quarter of them is left to the user's other programs.
-pub fn share_among(threads: usize) {
+fn pages_of_user() -> Option<usize> {
     let privileged = rustix::thread::capabilities(None).is_ok_and(|held| {
         held.effective
             .intersects(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN)
     });
     let limit = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok();
     let limit = limit.and_then(|limit| limit.trim().parse::<usize>().ok());
-    ALLOTMENT.set(match limit {
-        Some(limit) if limit > 0 && !privileged => Allotment::of(limit / 4 * 3 / threads.max(1)),
-        _ => Allotment::of(usize::MAX),
-    });
+    let limit = limit.filter(|limit| *limit > 0 && !privileged)?;
+    Some(limit / 4 * 3)
+}
+
+/// An eighth of the memory that there is for this program: full pipes cannot be swapped out.
+fn pages_of_memory() -> Option<usize> {
+    let system = rustix::system::sysinfo();
+    let units = usize::try_from(system.totalram).unwrap_or(usize::MAX);
+    let all = units.saturating_mul(usize::try_from(system.mem_unit).unwrap_or(1));
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|limit| limit.trim().parse().ok());
+    Some(all.min(group.unwrap_or(usize::MAX)) / 8 / PAGE)
 }
 
 struct Pipe {
@@ -119,7 +133,7 @@ pub fn spare() -> bool {
 /// Where what is in a pipe came from.
 pub trait Source {
     /// What comes next wakes nobody until somebody reads it: what came before cannot be passed on.
-    fn rest(&self);
+    fn pause(&self);
 }
 
 /// Bytes in a pipe.
@@ -185,10 +199,10 @@ impl Piped {
         self.source = Some(Rc::downgrade(source) as _);
     }
 
-    /// Has where they came from rest: they cannot be passed on now.
-    pub fn rest_source(&mut self) {
+    /// Pauses where they came from: they cannot be passed on now.
+    pub fn pause_source(&mut self) {
         if let Some(source) = self.source.take().and_then(|source| source.upgrade()) {
-            source.rest();
+            source.pause();
         }
     }
 
@@ -256,6 +270,15 @@ mod tests {
         OPEN.get()
     }
 
+    #[derive(Default)]
+    struct Paused(Cell<usize>);
+
+    impl Source for Paused {
+        fn pause(&self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
     #[test]
     fn what_is_in_a_pipe_is_moved_on_or_read() {
         let (mut piped, _sender) = filled(b"0123456789");
@@ -316,6 +339,21 @@ mod tests {
     }
 
     #[test]
+    fn where_they_came_from_is_paused_once_and_only_if_it_is_there() {
+        let paused = Rc::new(Paused::default());
+        let (mut piped, _sender) = filled(b"x");
+        piped.pause_source();
+        piped.came_from(&paused);
+        for _ in 0..2 {
+            piped.pause_source();
+            assert_eq!(paused.0.get(), 1);
+        }
+        piped.came_from(&paused);
+        drop(paused);
+        piped.pause_source();
+    }
+
+    #[test]
     fn of_many_the_large_ones_are_kept() {
         ALLOTMENT.set(Allotment {
             most: MOST,
@@ -332,7 +370,8 @@ mod tests {
     #[test]
     fn few_pages_are_many_pipes_before_they_are_large_ones() {
         for (pages, most, large) in [
-            (usize::MAX, MOST, KEPT),
+            (usize::MAX, MOST, MOST),
+            (MOST * LARGE, MOST, MOST),
             (MOST * SMALL + 10 * (LARGE - SMALL), MOST, 10),
             (MOST * SMALL, MOST, 0),
             (100 * SMALL + 1, 100, 0),

@@ -32,7 +32,7 @@ enum Socket {
     /// It does.
     Watched(TcpStream),
     /// It does not, until whoever has it asks for that.
-    Resting(net::TcpStream),
+    Paused(net::TcpStream),
     /// The system could not have it watched again.
     Lost,
 }
@@ -43,23 +43,23 @@ impl Socket {
     /// # Errors
     /// That of the system where it could not be, and from then on `NotConnected`.
     fn watched(&mut self) -> io::Result<&mut TcpStream> {
-        if let Self::Resting(_) = self
-            && let Self::Resting(io) = mem::replace(self, Self::Lost)
+        if let Self::Paused(_) = self
+            && let Self::Paused(io) = mem::replace(self, Self::Lost)
         {
             *self = Self::Watched(TcpStream::from_std(io)?);
         }
         match self {
             Self::Watched(io) => Ok(io),
-            Self::Resting(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+            Self::Paused(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    fn rest(&mut self) {
+    fn pause(&mut self) {
         if let Self::Watched(_) = self
             && let Self::Watched(io) = mem::replace(self, Self::Lost)
             && let Ok(io) = io.into_std()
         {
-            *self = Self::Resting(io);
+            *self = Self::Paused(io);
         }
     }
 
@@ -67,7 +67,7 @@ impl Socket {
     fn as_ref(&self) -> Option<SockRef<'_>> {
         match self {
             Self::Watched(io) => Some(SockRef::from(io)),
-            Self::Resting(io) => Some(SockRef::from(io)),
+            Self::Paused(io) => Some(SockRef::from(io)),
             Self::Lost => None,
         }
     }
@@ -155,7 +155,7 @@ impl AsyncRead for Tcp {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let io = &mut self.get_mut().io;
-        if let Socket::Resting(io) = io {
+        if let Socket::Paused(io) = io {
             match io.read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read.map(|count| buffer.advance(count))),
@@ -229,8 +229,8 @@ impl Io for Tcp {
         }
     }
 
-    fn rest(&mut self) {
-        self.io.rest();
+    fn pause(&mut self) {
+        self.io.pause();
     }
 
     fn pipes(&self) -> bool {
@@ -242,7 +242,7 @@ impl Io for Tcp {
         context: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<Piped>> {
-        if let Socket::Resting(io) = &self.io {
+        if let Socket::Paused(io) = &self.io {
             match Piped::fill(io, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 filled => return Poll::Ready(filled),
@@ -264,12 +264,17 @@ impl Io for Tcp {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpSocket};
-    use tokio::task::coop;
+    use tokio::task::{coop, yield_now};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::http1::pipe;
 
     /// Writes until nothing more is taken at once; how many bytes were.
     async fn fill(socket: &mut Tcp) -> usize {
@@ -297,23 +302,129 @@ mod tests {
         let (mut socket, mut other) = (Tcp::far(ours.unwrap()), theirs.unwrap().0);
         socket.run_ahead(true);
         assert!(fill(&mut socket).await > 0);
-        for _ in 0..3 {
-            fill(&mut socket).await;
-            // Less than a third of what waits.
-            other.read_exact(&mut [0; 192 * 1024]).await.unwrap();
-            socket.write_all(b"more").await.unwrap();
+        let writing = async {
+            for _ in 0..3 {
+                fill(&mut socket).await;
+                // Less than a third of what waits.
+                other.read_exact(&mut [0; 192 * 1024]).await.unwrap();
+                socket.write_all(b"more").await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(60), writing).await.unwrap();
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(connecting, listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    /// How often what comes next wakes whoever waited to read.
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_it_is_paused_wakes_nobody_and_is_there() {
+        for paused in [false, true] {
+            let (ours, mut theirs) = pair().await;
+            let mut socket = Tcp::near(ours);
+            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut byte = [0; 1];
+            let mut buffer = ReadBuf::new(&mut byte);
+            let read =
+                Pin::new(&mut socket).poll_read(&mut Context::from_waker(&waker), &mut buffer);
+            assert!(read.is_pending());
+            if paused {
+                socket.pause();
+            }
+            // To pause it may wake once; only what comes later counts.
+            let before = woken.0.load(Ordering::Relaxed);
+            theirs.write_all(b"first").await.unwrap();
+            // The runtime looks at its sockets.
+            yield_now().await;
+            let after = woken.0.load(Ordering::Relaxed);
+            assert_eq!(after > before, !paused);
+            let mut read = [0; 5];
+            socket.read_exact(&mut read).await.unwrap();
+            assert_eq!(&read, b"first");
+            // From then on it is watched again.
+            let again = async {
+                yield_now().await;
+                theirs.write_all(b"again").await.unwrap();
+            };
+            tokio::join!(socket.read_exact(&mut read), again).0.unwrap();
+            assert_eq!(&read, b"again");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_paused_can_do_all_that_it_could() {
+        let (ours, mut theirs) = pair().await;
+        let mut socket = Tcp::near(ours);
+        for piped in [true, false] {
+            socket.pause();
+            assert_eq!(socket.parting(), None);
+            theirs.write_all(b"come").await.unwrap();
+            if piped {
+                assert!(pipe::spare());
+                let come = poll_fn(|context| socket.poll_read_piped(context, 100)).await;
+                assert_eq!(come.unwrap().lift(), "come");
+                // It is paused still, and there is nothing.
+                assert!(pipe::spare());
+                let nothing = poll_fn(|context| socket.poll_read_piped(context, 100));
+                let more = async {
+                    yield_now().await;
+                    theirs.write_all(b"more").await.unwrap();
+                };
+                let (more, ()) = tokio::join!(nothing, more);
+                assert_eq!(more.unwrap().lift(), "more");
+            } else {
+                socket.read_exact(&mut [0; 4]).await.unwrap();
+            }
+            socket.pause();
+            socket.write_all(b"sent").await.unwrap();
+            theirs.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        socket.pause();
+        socket.shutdown().await.unwrap();
+        assert_eq!(theirs.read(&mut [0; 4]).await.unwrap(), 0);
+        theirs.write_all(b"end").await.unwrap();
+        assert_eq!(socket.parting(), None);
+    }
+
+    #[tokio::test]
+    async fn the_other_end_is_missed_by_one_that_is_paused() {
+        for (paused, broken) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (ours, mut theirs) = pair().await;
+            let mut socket = Tcp::near(ours);
+            if paused {
+                socket.pause();
+            }
+            theirs.write_all(b"left").await.unwrap();
+            assert_eq!(socket.parting(), None);
+            if broken {
+                theirs.reset_on_close();
+            }
+            drop(theirs);
+            let parted = match broken {
+                true => Parting::Broken,
+                false => Parting::Ended(4),
+            };
+            assert_eq!(socket.parting(), Some(parted));
         }
     }
 
     #[tokio::test]
     async fn who_runs_ahead_has_no_limit() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connect = async || {
-            let connecting = TcpStream::connect(listener.local_addr().unwrap());
-            tokio::join!(connecting, listener.accept()).0.unwrap()
-        };
         let limit = |socket: &Tcp| socket.io.as_ref().unwrap().tcp_notsent_lowat().unwrap();
-        let sockets = [Tcp::near(connect().await), Tcp::far(connect().await)];
+        let sockets = [Tcp::near(pair().await.0), Tcp::far(pair().await.0)];
         for (socket, least) in sockets.iter().zip([NEAR, FAR]) {
             assert_eq!(limit(socket), least);
             for (ahead, most) in [(true, AHEAD), (false, least)] {

@@ -117,8 +117,8 @@ impl<I: Io, P: Unpin> Io for ClientSocket<I, P> {
         self.io.pipes()
     }
 
-    fn rest(&mut self) {
-        self.io.rest();
+    fn pause(&mut self) {
+        self.io.pause();
     }
 
     fn poll_read_piped(

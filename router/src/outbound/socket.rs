@@ -83,9 +83,9 @@ impl Both for Socket {
         }
     }
 
-    fn rest(&mut self) {
+    fn pause(&mut self) {
         if let Io::Plain(io) = &mut self.io {
-            io.rest();
+            io.pause();
         }
     }
 
