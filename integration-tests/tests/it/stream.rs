@@ -13,8 +13,13 @@ use integration_tests::fly::MachineSpec;
 use integration_tests::{Router, ScriptedCell};
 use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Duration, timeout};
 
-use crate::scene::{HOST, at, digest_of_pieces, hex, names, options, pieces, real, scripted};
+use crate::scene::{
+    HOST, at, digest_of_pieces, hex, names, options, pieces, real, router, scripted,
+};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -190,6 +195,51 @@ async fn a_cell_may_answer_while_it_reads() {
         (&record["bytes_in"], &record["bytes_out"]),
         (&json!(all), &json!(all))
     );
+}
+
+#[tokio::test]
+async fn large_bodies_go_both_ways_at_once() {
+    const BYTES: u64 = 64 * MIB;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let router = router(json!({ "alice": at(listener.local_addr().unwrap()) })).await;
+    let head = format!("content-length: {BYTES}\r\n\r\n");
+    let cell = async {
+        let mut cell = BufReader::new(listener.accept().await.unwrap().0);
+        while cell.read_line(&mut String::new()).await.unwrap() > 2 {}
+        let (came, mut goes) = tokio::io::split(cell);
+        let ok = format!("HTTP/1.1 200 OK\r\n{head}");
+        goes.write_all(ok.as_bytes()).await.unwrap();
+        tokio::io::copy(&mut came.take(BYTES), &mut goes)
+            .await
+            .unwrap();
+    };
+    // With so little room the answer waits for the client now and then, as the request does for the cell.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 * 1024).unwrap();
+    let client = socket.connect(router.addr()).await.unwrap();
+    let (mut answer, mut request) = client.into_split();
+    let sending = async {
+        let head = format!("POST /echo HTTP/1.1\r\nhost: {HOST}\r\n{head}");
+        request.write_all(head.as_bytes()).await.unwrap();
+        let mut pieces = pieces(BYTES);
+        while let Some(piece) = pieces.next().await {
+            request.write_all(&piece).await.unwrap();
+        }
+    };
+    let receiving = async {
+        let mut answer = BufReader::new(&mut answer);
+        while answer.read_line(&mut String::new()).await.unwrap() > 2 {}
+        let mut digest = Context::new(&SHA256);
+        let mut buffer = vec![0; 64 * 1024];
+        for _ in 0..BYTES / buffer.len() as u64 {
+            answer.read_exact(&mut buffer).await.unwrap();
+            digest.update(&buffer);
+        }
+        assert_eq!(hex(digest), digest_of_pieces(BYTES));
+    };
+    // If one direction took what wakes the other, each of a few hundred pieces would take half a second.
+    let both = async { tokio::join!(cell, sending, receiving) };
+    timeout(Duration::from_secs(60), both).await.unwrap();
 }
 
 #[tokio::test]

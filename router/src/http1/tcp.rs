@@ -3,13 +3,15 @@
 use std::io::{self, Read as _};
 use std::mem;
 use std::net;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, Shutdown, shutdown};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::io::{self as sockets, Io, Parting};
@@ -33,50 +35,35 @@ enum Socket {
     Watched(TcpStream),
     /// It does not, until whoever has it asks for that.
     Paused(net::TcpStream),
-    /// The system could not have it watched again.
+    /// The system could not have that changed, for want of memory, and it is closed.
     Lost,
 }
 
 impl Socket {
-    /// The socket as one that is watched.
+    /// The socket as the system knows it.
     ///
     /// # Errors
-    /// That of the system where it could not be, and from then on `NotConnected`.
-    fn watched(&mut self) -> io::Result<&mut TcpStream> {
-        if let Self::Paused(_) = self
-            && let Self::Paused(io) = mem::replace(self, Self::Lost)
-        {
-            *self = Self::Watched(TcpStream::from_std(io)?);
-        }
+    /// `NotConnected` where it is lost.
+    fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
         match self {
-            Self::Watched(io) => Ok(io),
-            Self::Paused(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    fn pause(&mut self) {
-        if let Self::Watched(_) = self
-            && let Self::Watched(io) = mem::replace(self, Self::Lost)
-            && let Ok(io) = io.into_std()
-        {
-            *self = Self::Paused(io);
-        }
-    }
-
-    /// What can be done with it either way.
-    fn as_ref(&self) -> Option<SockRef<'_>> {
-        match self {
-            Self::Watched(io) => Some(SockRef::from(io)),
-            Self::Paused(io) => Some(SockRef::from(io)),
-            Self::Lost => None,
+            Self::Watched(io) => Ok(io.as_fd()),
+            Self::Paused(io) => Ok(io.as_fd()),
+            Self::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
+
+/// Bytes that are read at most from one that is paused: the memory for them is cleared first.
+const CLEARED: usize = 16 * 1024;
 
 /// A socket of which a write that waits goes on within half a second of what the other end takes.
 #[derive(Debug)]
 pub struct Tcp {
     io: Socket,
+    /// It is watched again, and the runtime has not said yet whether there is room.
+    fresh: bool,
+    /// A read waits.
+    reads: bool,
     /// What the kernel takes until it may run ahead.
     limit: u32,
     /// When a write that waits is tried next.
@@ -99,6 +86,8 @@ impl Tcp {
     fn new(io: TcpStream, limit: u32) -> Self {
         let socket = Self {
             io: Socket::Watched(io),
+            fresh: false,
+            reads: false,
             limit,
             due: None,
             timer: None,
@@ -107,13 +96,33 @@ impl Tcp {
         socket
     }
 
-    /// After a write: where it waits, has it tried again in time.
+    /// The socket as one that is watched.
+    ///
+    /// # Errors
+    /// That of the system where it could not be, and from then on `NotConnected`.
+    fn watched(&mut self) -> io::Result<&mut TcpStream> {
+        if let Socket::Paused(_) = self.io
+            && let Socket::Paused(io) = mem::replace(&mut self.io, Socket::Lost)
+        {
+            self.io = Socket::Watched(TcpStream::from_std(io)?);
+            self.fresh = true;
+        }
+        match &mut self.io {
+            Socket::Watched(io) => Ok(io),
+            Socket::Paused(_) | Socket::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// After a write: where it waits, has it tried again in time, and at once where nobody has asked the kernel yet.
     fn watch(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-        again: impl FnOnce(&TcpStream) -> io::Result<usize>,
+        mut written: Poll<io::Result<usize>>,
+        mut again: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        if written.is_pending() && mem::take(&mut self.fresh) {
+            written = tried(self.io.as_fd().and_then(&mut again));
+        }
         if written.is_ready() {
             self.due = None;
             return written;
@@ -125,12 +134,9 @@ impl Tcp {
         let due = if now < due {
             due
         } else {
-            match again(self.io.watched()?) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => {
-                    self.due = None;
-                    return Poll::Ready(written);
-                }
+            if let Poll::Ready(written) = tried(self.io.as_fd().and_then(&mut again)) {
+                self.due = None;
+                return Poll::Ready(written);
             }
             *self.due.insert(now + AGAIN)
         };
@@ -142,8 +148,16 @@ impl Tcp {
     }
 }
 
+/// What an attempt came to: pending where it would block.
+fn tried<T>(outcome: io::Result<T>) -> Poll<io::Result<T>> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        outcome => Poll::Ready(outcome),
+    }
+}
+
 /// Sends what the kernel takes at once, whatever it said last of there being room.
-fn send(io: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn send(io: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     Ok(rustix::net::send(io, bytes, flags)?)
 }
@@ -154,14 +168,18 @@ impl AsyncRead for Tcp {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let io = &mut self.get_mut().io;
-        if let Socket::Paused(io) = io {
-            match io.read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|count| buffer.advance(count))),
+        let this = self.get_mut();
+        if let Socket::Paused(io) = &mut this.io {
+            let turn = ready!(coop::poll_proceed(context));
+            let most = buffer.remaining().min(CLEARED);
+            if let Poll::Ready(read) = tried(io.read(buffer.initialize_unfilled_to(most))) {
+                turn.made_progress();
+                return Poll::Ready(read.map(|count| buffer.advance(count)));
             }
         }
-        Pin::new(io.watched()?).poll_read(context, buffer)
+        let read = Pin::new(this.watched()?).poll_read(context, buffer);
+        this.reads = read.is_pending();
+        read
     }
 }
 
@@ -172,7 +190,7 @@ impl AsyncWrite for Tcp {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(this.io.watched()?).poll_write(context, bytes);
+        let written = Pin::new(this.watched()?).poll_write(context, bytes);
         this.watch(context, written, |io| send(io, bytes))
     }
 
@@ -182,7 +200,7 @@ impl AsyncWrite for Tcp {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(this.io.watched()?).poll_write_vectored(context, parts);
+        let written = Pin::new(this.watched()?).poll_write_vectored(context, parts);
         this.watch(context, written, |io| {
             let first = parts.iter().find(|part| !part.is_empty());
             send(io, first.map_or(&[], |part| part))
@@ -198,8 +216,8 @@ impl AsyncWrite for Tcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let socket = self.io.as_ref();
-        let shut = socket.map_or(Ok(()), |socket| socket.shutdown(net::Shutdown::Write));
+        let socket = self.io.as_fd();
+        let shut = socket.and_then(|socket| Ok(shutdown(socket, Shutdown::Write)?));
         // Who has broken it off hears no more anyway.
         Poll::Ready(shut.or_else(|error| match error.kind() {
             io::ErrorKind::NotConnected => Ok(()),
@@ -210,27 +228,35 @@ impl AsyncWrite for Tcp {
 
 impl Io for Tcp {
     fn parting(&self) -> Option<Parting> {
-        let socket = self.io.as_ref();
-        socket.map_or(Some(Parting::Broken), |socket| sockets::parting(&*socket))
+        let socket = self.io.as_fd();
+        socket.map_or(Some(Parting::Broken), sockets::parting)
     }
 
     fn reset_on_close(&self) {
-        if let Some(socket) = self.io.as_ref() {
+        if let Ok(socket) = self.io.as_fd() {
             // Where the system refuses, the socket is broken already.
-            let _ = socket.set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
         }
     }
 
     fn run_ahead(&self, far: bool) {
         let most = if far { AHEAD } else { self.limit };
-        if let Some(socket) = self.io.as_ref() {
+        if let Ok(socket) = self.io.as_fd() {
             // A hint to the kernel; without it the socket works all the same.
-            let _ = socket.set_tcp_notsent_lowat(most);
+            let _ = SockRef::from(&socket).set_tcp_notsent_lowat(most);
         }
     }
 
     fn pause(&mut self) {
-        self.io.pause();
+        // Whoever waits for it would wait for ever.
+        if !self.reads
+            && self.due.is_none()
+            && let Socket::Watched(_) = self.io
+            && let Socket::Watched(io) = mem::replace(&mut self.io, Socket::Lost)
+            && let Ok(io) = io.into_std()
+        {
+            self.io = Socket::Paused(io);
+        }
     }
 
     fn pipes(&self) -> bool {
@@ -243,12 +269,15 @@ impl Io for Tcp {
         most: usize,
     ) -> Poll<io::Result<Piped>> {
         if let Socket::Paused(io) = &self.io {
-            match Piped::fill(io, most) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                filled => return Poll::Ready(filled),
+            let turn = ready!(coop::poll_proceed(context));
+            if let Poll::Ready(filled) = tried(Piped::fill(io, most)) {
+                turn.made_progress();
+                return Poll::Ready(filled);
             }
         }
-        self.io.watched()?.poll_read_piped(context, most)
+        let read = self.watched()?.poll_read_piped(context, most);
+        self.reads = read.is_pending();
+        read
     }
 
     fn poll_write_piped(
@@ -256,7 +285,7 @@ impl Io for Tcp {
         context: &mut Context<'_>,
         piped: &mut Piped,
     ) -> Poll<io::Result<usize>> {
-        let written = self.io.watched()?.poll_write_piped(context, piped);
+        let written = self.watched()?.poll_write_piped(context, piped);
         self.watch(context, written, |io| piped.drain(io))
     }
 }
@@ -264,13 +293,14 @@ impl Io for Tcp {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpSocket};
-    use tokio::task::{coop, yield_now};
+    use tokio::task::yield_now;
     use tokio::time::timeout;
 
     use super::*;
@@ -336,21 +366,21 @@ mod tests {
             let mut socket = Tcp::near(ours);
             let woken = Arc::new(Woken(AtomicUsize::new(0)));
             let waker = Waker::from(Arc::clone(&woken));
-            let mut byte = [0; 1];
-            let mut buffer = ReadBuf::new(&mut byte);
-            let read =
-                Pin::new(&mut socket).poll_read(&mut Context::from_waker(&waker), &mut buffer);
-            assert!(read.is_pending());
             if paused {
                 socket.pause();
+            } else {
+                let mut byte = [0; 1];
+                let mut buffer = ReadBuf::new(&mut byte);
+                let mut context = Context::from_waker(&waker);
+                let read = Pin::new(&mut socket).poll_read(&mut context, &mut buffer);
+                assert!(read.is_pending());
+                // Somebody waits: that has no effect.
+                socket.pause();
             }
-            // To pause it may wake once; only what comes later counts.
-            let before = woken.0.load(Ordering::Relaxed);
             theirs.write_all(b"first").await.unwrap();
             // The runtime looks at its sockets.
             yield_now().await;
-            let after = woken.0.load(Ordering::Relaxed);
-            assert_eq!(after > before, !paused);
+            assert_eq!(woken.0.load(Ordering::Relaxed) > 0, !paused);
             let mut read = [0; 5];
             socket.read_exact(&mut read).await.unwrap();
             assert_eq!(&read, b"first");
@@ -389,7 +419,10 @@ mod tests {
                 socket.read_exact(&mut [0; 4]).await.unwrap();
             }
             socket.pause();
-            socket.write_all(b"sent").await.unwrap();
+            // There is room, and it is written at once.
+            let sent = pin!(socket.write_all(b"sent"));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(sent.poll(&mut context).is_ready());
             theirs.read_exact(&mut [0; 4]).await.unwrap();
         }
         socket.pause();
@@ -397,6 +430,15 @@ mod tests {
         assert_eq!(theirs.read(&mut [0; 4]).await.unwrap(), 0);
         theirs.write_all(b"end").await.unwrap();
         assert_eq!(socket.parting(), None);
+    }
+
+    #[tokio::test]
+    async fn one_of_which_a_write_waits_is_not_paused() {
+        let (ours, _theirs) = pair().await;
+        let mut socket = Tcp::near(ours);
+        fill(&mut socket).await;
+        socket.pause();
+        assert!(matches!(socket.io, Socket::Watched(_)));
     }
 
     #[tokio::test]
@@ -423,7 +465,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_runs_ahead_has_no_limit() {
-        let limit = |socket: &Tcp| socket.io.as_ref().unwrap().tcp_notsent_lowat().unwrap();
+        let limit = |socket: &Tcp| {
+            SockRef::from(&socket.io.as_fd().unwrap())
+                .tcp_notsent_lowat()
+                .unwrap()
+        };
         let sockets = [Tcp::near(pair().await.0), Tcp::far(pair().await.0)];
         for (socket, least) in sockets.iter().zip([NEAR, FAR]) {
             assert_eq!(limit(socket), least);
