@@ -420,7 +420,9 @@ impl http_body::Body for Body {
         }
         Poll::Ready(match step {
             Ok(Next::Data(mut data)) => {
-                data.came_from(&self.state);
+                if state.reading.is_open() {
+                    data.came_from(&self.state);
+                }
                 Some(Ok(Frame::data(data)))
             }
             Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
@@ -589,6 +591,18 @@ mod tests {
             assert!(connection.fill().await.is_err());
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_piece_says_where_it_came_from_if_more_comes_behind_it() {
+        for (length, more) in [(100, true), (10, false)] {
+            let (connection, mut client) = connected().await;
+            let mut body = connection.begin(Framing::Length(length), Version::HTTP_11);
+            body.pipe(1);
+            client.write_all(b"0123456789").await.unwrap();
+            let mut piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(piece.piped().unwrap().has_source(), more);
+        }
     }
 
     #[tokio::test(start_paused = true)]

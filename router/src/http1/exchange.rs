@@ -427,7 +427,9 @@ impl<B: 'static> Body for AnswerBody<B> {
         };
         Poll::Ready(match step {
             Ok(Next::Data(mut data)) => {
-                data.came_from(&self.0.0);
+                if state.reading.is_open() {
+                    data.came_from(&self.0.0);
+                }
                 Some(Ok(Frame::data(data)))
             }
             Ok(Next::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
@@ -586,6 +588,21 @@ mod tests {
             exchange.head().await.unwrap();
             exchange.answer().collect().await.unwrap();
             assert_eq!(exchange.finish().is_some(), fit, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_piece_says_where_it_came_from_if_more_comes_behind_it() {
+        for (length, more) in [(100, true), (10, false)] {
+            let (exchange, mut cell) = begun(None).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            cell.write_all(head.as_bytes()).await.unwrap();
+            exchange.head().await.unwrap();
+            let mut body = exchange.answer();
+            body.pipe(1);
+            cell.write_all(b"0123456789").await.unwrap();
+            let mut piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(piece.piped().unwrap().has_source(), more);
         }
     }
 

@@ -199,6 +199,14 @@ impl Piped {
         self.source = Some(Rc::downgrade(source) as _);
     }
 
+    /// Whether it is known where they came from.
+    #[cfg(test)]
+    pub fn has_source(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_some_and(|source| source.strong_count() > 0)
+    }
+
     /// Pauses where they came from: they cannot be passed on now.
     pub fn pause_source(&mut self) {
         if let Some(source) = self.source.take().and_then(|source| source.upgrade()) {
