@@ -237,7 +237,7 @@ async fn large_bodies_go_both_ways_at_once() {
         }
         assert_eq!(hex(digest), digest_of_pieces(BYTES));
     };
-    // If one direction took what wakes the other, each of a few hundred pieces would take half a second.
+    // If one direction took what wakes the other, both would stand still for half a second again and again.
     let both = async { tokio::join!(cell, sending, receiving) };
     timeout(Duration::from_secs(60), both).await.unwrap();
 }
