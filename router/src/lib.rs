@@ -58,6 +58,7 @@ use crate::live::cells::Cells;
 use crate::live::certificates::Chooser;
 use crate::live::clients::Clients;
 use crate::live::drain::{Drain, Stop};
+use crate::live::room::Room;
 use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::Publisher;
 use crate::live::trust::Trust;
@@ -192,9 +193,7 @@ pub fn run(mut config: Config) -> Result<(), RunError> {
     let log = log.map_err(|error| RunError::System("cannot start the log's thread", error))?;
     let (waker, orders) = wake::channel();
     let shared = Shared {
-        permits: Arc::new(Semaphore::new(
-            config.max_connections.min(Semaphore::MAX_PERMITS),
-        )),
+        room: Room::new(config.max_connections, config.workers),
         handshakes: Arc::new(Semaphore::new(
             config.max_tls_handshakes.min(Semaphore::MAX_PERMITS),
         )),
@@ -230,7 +229,7 @@ pub fn run(mut config: Config) -> Result<(), RunError> {
             cells: Arc::clone(&shared.cells),
             tallies: tallies.into_iter().chain([Arc::clone(&wakes)]).collect(),
             workers: askers,
-            permits: Arc::clone(&shared.permits),
+            room: shared.room.clone(),
             log: log.clone(),
             spans: shared.traces.as_ref().map(|(_, spans)| spans.clone()),
             store: Store::new(&config.registry),
@@ -496,7 +495,14 @@ fn affordable(connections: usize, descriptors: Option<u64>) -> usize {
 fn start(own: Vec<Own>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, RunError> {
     let (ready, told) = std::sync::mpsc::channel();
     let workers = own.into_iter().enumerate().map(|(number, own)| {
-        let (shared, ready) = (shared.clone(), ready.clone());
+        let room = shared.room.of(number);
+        let (shared, ready) = (
+            Shared {
+                room,
+                ..shared.clone()
+            },
+            ready.clone(),
+        );
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || worker::run(shared, own, &ready))

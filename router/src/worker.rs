@@ -23,10 +23,11 @@ use crate::http1::tcp::Tcp;
 use crate::http1::{later, pipe};
 use crate::inbound::client::ClientSocket;
 use crate::inbound::turn_away::turn_away;
-use crate::inbound::{accept, http};
+use crate::inbound::{Terms, accept, http};
 use crate::live::cells::Cells;
 use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
+use crate::live::room::Room;
 use crate::live::sign_ins::SignIns;
 use crate::live::snapshot::{Current, Publisher, Snapshot};
 use crate::live::trust::Trust;
@@ -57,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) cells: Arc<Cells>,
     pub(crate) signal: Signal,
     pub(crate) waker: Option<Waker>,
-    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) room: Room,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) sign_ins: Arc<SignIns>,
@@ -127,7 +128,7 @@ async fn serve(
         cells,
         signal,
         waker,
-        permits,
+        room,
         handshakes,
         clients,
         sign_ins,
@@ -136,6 +137,7 @@ async fn serve(
         traces: _,
     } = shared;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let room = Rc::new(room);
     let pool = Pool::new(config.pool_size, config.pool_idle);
     let upstream = Upstream {
         pool: Rc::clone(&pool),
@@ -165,9 +167,10 @@ async fn serve(
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;
         let (service, config, stop) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
+        let places = Rc::clone(&room);
         let (handshakes, clients) = (Arc::clone(&handshakes), Arc::clone(&clients));
         let turned_away = Arc::clone(&turned_away);
-        let serve = move |socket, address: SocketAddr, permit| {
+        let serve = move |socket, address: SocketAddr, place| {
             let (service, config, signal) =
                 (Rc::clone(&service), Arc::clone(&config), stop.clone());
             let ip = address.ip().to_canonical();
@@ -187,7 +190,7 @@ async fn serve(
                 // Beyond so many at once they are just closed.
                 if let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
                     spawn_local(async move {
-                        let _places = (turn, permit);
+                        let _places = (turn, place);
                         turn_away(socket, words).await;
                     });
                 }
@@ -195,13 +198,19 @@ async fn serve(
             }
             let (running, tls) = (signal.enter(), tls.clone());
             let handshakes = Arc::clone(&handshakes);
+            let room = Rc::clone(&places);
             let socket = Tcp::far(socket);
-            let socket = ClientSocket::new(socket, config.client_stall, (permit, connected));
+            let socket = ClientSocket::new(socket, config.client_stall, (place, connected));
             spawn_local(async move {
+                let terms = Terms {
+                    config: &config,
+                    signal: &signal,
+                    room: &room,
+                };
                 let refuse = |fault, version| service.refuse(fault, version, peer);
                 let handle = |request| Rc::clone(&service).handle(request, peer);
                 match tls {
-                    None => http::serve(socket, &config, &signal, handle, refuse).await,
+                    None => http::serve(socket, terms, handle, refuse).await,
                     // A handshake that fails or takes too long is the client's affair.
                     Some(tls) => {
                         Box::pin(async {
@@ -216,7 +225,7 @@ async fn serve(
                             if let Ok(Ok(socket)) =
                                 timeout(config.tls_handshake_timeout, handshake).await
                             {
-                                http::serve(socket, &config, &signal, handle, refuse).await;
+                                http::serve(socket, terms, handle, refuse).await;
                             }
                         })
                         .await
@@ -225,11 +234,11 @@ async fn serve(
                 drop(running);
             });
         };
-        let (permits, stop) = (Arc::clone(&permits), signal.clone());
+        let (room, stop) = (Rc::clone(&room), signal.clone());
         let accepting = stop.accept();
         Ok(spawn_local(async move {
             stop.reached(Stop::Running).await;
-            accept::accept(socket, permits, stop.reached(Stop::Draining), serve).await;
+            accept::accept(socket, &room, stop.reached(Stop::Draining), serve).await;
             drop(accepting);
         }))
     });

@@ -31,11 +31,12 @@ pub enum Held {
     Stalled(usize),
 }
 
-/// Memory for each connection.
+/// Memory for each connection, in KiB, and how many there are.
 #[derive(Debug, Clone, Copy)]
 struct Memory {
     process: f64,
     kernel: f64,
+    connections: f64,
 }
 
 /// The memory of each proxy, and of the kernel for all its sockets, client and cell included, for each connection. Each
@@ -73,12 +74,14 @@ pub async fn run(
         Held::Idle(count) => format!("{count} idle connections"),
         Held::Stalled(count) => format!("{count} stalled uploads"),
     };
-    let mut text = format!("| {what}, each | process | kernel's sockets |\n|---|---|---|\n");
+    let mut text =
+        format!("| {what}, each | process | kernel's sockets | held |\n|---|---|---|---|\n");
     for (name, costs) in names.iter().zip(&costs) {
         let process = median(costs.iter().map(|memory| memory.process).collect());
         let kernel = median(costs.iter().map(|memory| memory.kernel).collect());
+        let held = median(costs.iter().map(|memory| memory.connections).collect());
         text.push_str(&format!(
-            "| {name} | {process:.2} KiB | {kernel:.2} KiB |\n"
+            "| {name} | {process:.2} KiB | {kernel:.2} KiB | {held} |\n"
         ));
     }
     Ok(text)
@@ -92,27 +95,39 @@ fn kernel() -> io::Result<u64> {
     Ok(pages.unwrap_or(0) * PAGE)
 }
 
-/// Takes the memory before and after something, which counts for so many connections.
-async fn measure(
-    peer: &Peer,
-    count: usize,
-    held: impl Future<Output = io::Result<()>>,
-) -> io::Result<Memory> {
+/// Takes the memory before and after something that says how many connections hold it.
+async fn measure(peer: &Peer, held: impl Future<Output = io::Result<usize>>) -> io::Result<Memory> {
     let before = (peer.resident()?, kernel()?);
-    held.await?;
+    let count = held.await?;
     peer.settle(peer.busy()?).await?;
     let now = (peer.resident()?, kernel()?);
     let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1024.0 / count as f64;
     Ok(Memory {
         process: each(now.0, before.0),
         kernel: each(now.1, before.1),
+        connections: count as f64,
     })
 }
 
 async fn idle(peer: &Peer, count: usize) -> io::Result<Memory> {
     let mut kept = Vec::with_capacity(FIRST + count);
     asked(peer, FIRST, &mut kept).await?;
-    measure(peer, count, asked(peer, count, &mut kept)).await
+    measure(peer, async {
+        asked(peer, count, &mut kept).await?;
+        // Who has descriptors for fewer may have closed some.
+        Ok(kept
+            .iter()
+            .filter(|socket| is_open(socket))
+            .count()
+            .saturating_sub(FIRST))
+    })
+    .await
+}
+
+/// Whether the other side has not closed.
+fn is_open(socket: &TcpStream) -> bool {
+    let read = socket.try_read(&mut [0]);
+    read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Adds so many connections that had one answer.
@@ -133,14 +148,14 @@ async fn stalled(peer: &Peer, cell: &Upstream, count: usize) -> io::Result<Memor
     let mut kept = Vec::new();
     asked(peer, FIRST, &mut kept).await?;
     let mut sending = JoinSet::new();
-    let memory = measure(peer, count, async {
+    let memory = measure(peer, async {
         for number in 0..count {
             let (address, host) = (peer.address(), host(number % peer.cells()));
             sending.spawn(upload(address, host));
         }
         // Those that end do so for a reason.
         tokio::select! {
-            reached = cell.stalled(count) => reached,
+            reached = cell.stalled(count) => reached.map(|()| count),
             Some(ended) = sending.join_next() => Err(ended.map_err(io::Error::other)?.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
         }
     })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use integration_tests::client::{self, Raw};
+use integration_tests::http2::{ACK, END_STREAM, Frames, GOAWAY, PING, frame, head};
 use integration_tests::{Router, ScriptedCell};
 use serde_json::{Value, json};
 
@@ -98,6 +99,72 @@ async fn a_tunnel_counts_as_a_connection_of_its_client() {
     client.bytes(13).await.unwrap();
     let refused = client::get(router.addr(), HOST, "/").await.unwrap();
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+/// Nobody has to leave for a reason of time.
+const ROOM_FOR_THREE: [&str; 6] = [
+    "--max-connections",
+    "3",
+    "--idle-timeout-ms",
+    "600000",
+    "--head-timeout-ms",
+    "600000",
+];
+
+#[tokio::test]
+async fn where_all_places_are_taken_who_has_asked_nothing_for_longest_makes_room() {
+    let cell = ScriptedCell::listen().await;
+    let options = options(json!({ "alice": at(cell.addr()) }));
+    let router = Router::start(options.args(ROOM_FOR_THREE)).await;
+    let nobody = "GET / HTTP/1.1\r\nhost: nobody.example.com\r\n\r\n";
+    let mut busy = Raw::connect(router.addr()).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    busy.write(request).await.unwrap();
+    let (mut upstream, _) = cell.request().await;
+    let mut answered = Raw::connect(router.addr()).await.unwrap();
+    answered.write(nobody).await.unwrap();
+    assert_eq!(answered.answer().await.unwrap().status, 404);
+    let mut silent = Raw::connect(router.addr()).await.unwrap();
+    let mut fourth = Raw::connect(router.addr()).await.unwrap();
+    fourth.write(nobody).await.unwrap();
+    assert_eq!(fourth.answer().await.unwrap().status, 404);
+    answered.ended().await;
+    let mut fifth = Raw::connect(router.addr()).await.unwrap();
+    fifth.write(nobody).await.unwrap();
+    assert_eq!(fifth.answer().await.unwrap().status, 404);
+    silent.ended().await;
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    upstream.write(answer).await.unwrap();
+    assert_eq!(busy.answer().await.unwrap().text(), "ok");
+    // Nobody waits any more, so nobody has to leave.
+    for client in [&mut fourth, &mut fifth, &mut busy] {
+        client.write(nobody).await.unwrap();
+        assert_eq!(client.answer().await.unwrap().status, 404);
+    }
+}
+
+#[tokio::test]
+async fn an_http2_connection_on_which_nothing_is_asked_makes_room_too() {
+    let (router, _cell) = door(ROOM_FOR_THREE).await;
+    let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
+    let lines = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", HOST),
+    ];
+    client.send(head(1, END_STREAM, &lines)).await.unwrap();
+    assert!(client.find(|frame| frame.ends()).await.is_some());
+    let _others = [stays(&router).await, stays(&router).await];
+    let leaves = async {
+        let goaway = client.find(|frame| frame.kind == GOAWAY).await.unwrap();
+        assert_eq!(goaway.code(), Some(0));
+        let ping = client.find(|frame| frame.kind == PING).await.unwrap();
+        let heard = frame(PING, ACK, 0, ping.payload);
+        client.send(heard).await.unwrap();
+        client.end().await;
+    };
+    tokio::join!(leaves, stays(&router));
 }
 
 /// Sends an answer without an end, as fast as it is taken; returns once nobody takes it any more.

@@ -13,8 +13,10 @@ use cell_router::config::{Config, Place, Settings};
 use cell_router::http1::connection::Body;
 use cell_router::http1::io::Io;
 use cell_router::http1::{Fault, Piece};
+use cell_router::inbound::Terms;
 use cell_router::inbound::http1::serve;
 use cell_router::live::drain::Drain;
+use cell_router::live::room::Room;
 use clap::{Args as _, FromArgMatches as _};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -153,8 +155,11 @@ fn served(pieces: &[&[u8]]) -> Seen {
             Box::new(client),
             BytesMut::new(),
             Instant::now() + CONFIG.head_timeout,
-            &CONFIG,
-            &drain.signal(),
+            Terms {
+                config: &CONFIG,
+                signal: &drain.signal(),
+                room: &Room::new(1, 1),
+            },
             handle,
             refuse,
         ));

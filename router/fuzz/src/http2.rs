@@ -15,8 +15,10 @@ use cell_router::account::body::Told;
 use cell_router::http1::Piece;
 use cell_router::http1::io::Io;
 use cell_router::http2::{Body, BodyError};
+use cell_router::inbound::Terms;
 use cell_router::inbound::http2::serve;
 use cell_router::live::drain::Drain;
+use cell_router::live::room::Room;
 use cell_router::wire::strict::Fault;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
@@ -266,8 +268,12 @@ fn served(frames: Vec<Vec<u8>>) -> Rc<Seen> {
     let handle = |request| hand(request, Rc::clone(&seen));
     let refuse = |fault: Fault| answer(fault.status(), None);
     let tasks = LocalSet::new();
-    let signal = drain.signal();
-    let serving = serve(client, Bytes::new(), &CONFIG, &signal, handle, refuse);
+    let terms = Terms {
+        config: &CONFIG,
+        signal: &drain.signal(),
+        room: &Room::new(1, 1),
+    };
+    let serving = serve(client, Bytes::new(), terms, handle, refuse);
     RUNTIME.with(|runtime| tasks.block_on(runtime, serving));
     drop(tasks);
     assert_eq!(seen.running.get(), 0, "requests outlive their connection");

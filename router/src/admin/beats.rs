@@ -14,7 +14,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::problem::{Problem, Sort};
@@ -25,6 +24,7 @@ use crate::live::beats::{Beat, Beats};
 use crate::live::clients::Clients;
 use crate::live::drain::{Signal, Stop};
 use crate::live::lock;
+use crate::live::room::Room;
 use crate::live::snapshot::Publisher;
 use crate::outbound::absence::Absence;
 use crate::outbound::webhook::Webhook;
@@ -250,9 +250,9 @@ async fn run(listener: TcpListener, absence: Absence, webhook: Option<Webhook>, 
 async fn serve(listener: TcpListener, desk: Arc<Desk>, signal: Signal) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let clients = Arc::new(Clients::new(MOST_OF_A_CLIENT));
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Room::new(MOST_CONNECTIONS, 1);
     let stop = async move { signal.reached(Stop::Draining).await };
-    accept::accept(listener, permits, stop, |stream, client, permit| {
+    accept::accept(listener, &room, stop, |stream, client, place| {
         let Some(connected) = clients.enter(client.ip()) else {
             if let Some(refused) = clients.refuse() {
                 tracing::warn!(client = %client.ip(), refused, "too many connections for beats");
@@ -261,7 +261,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, signal: Signal) -> std::i
         };
         let desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            let _counted = (permit, connected);
+            let _counted = (place, connected);
             // Whoever takes longer has their connection closed; there is nobody to tell.
             let _ = timeout(PATIENCE, converse(stream, client, &desk)).await;
         });

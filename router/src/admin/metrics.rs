@@ -169,16 +169,14 @@ fn process(encoder: &mut DescriptorEncoder, view: &View) -> fmt::Result {
     let flags = u64::try_from(snapshot.flags.len()).unwrap_or(u64::MAX);
     let help = "Entries of the registry that are not in force as they are written";
     gauge(encoder, "registry_problems", help, flags)?;
-    let free = view.permits.available_permits();
-    let taken = view.config.max_connections.saturating_sub(free);
-    let taken = u64::try_from(taken).unwrap_or(u64::MAX);
+    let taken = u64::try_from(view.room.taken()).unwrap_or(u64::MAX);
     gauge(
         encoder,
         "client_connections",
         "Connections of clients",
         taken,
     )?;
-    let most = u64::try_from(view.config.max_connections).unwrap_or(u64::MAX);
+    let most = u64::try_from(view.room.most()).unwrap_or(u64::MAX);
     gauge(
         encoder,
         "client_connections_limit",

@@ -26,8 +26,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::Semaphore;
-
 use self::access::Access;
 use self::events::Feed;
 use crate::account::output::Output;
@@ -39,6 +37,7 @@ use crate::control::store::Store;
 use crate::live::beats::Beats;
 use crate::live::cells::Cells;
 use crate::live::drain::{Signal, Stop};
+use crate::live::room::Room;
 use crate::live::snapshot::Publisher;
 use crate::outbound::wake::Waker;
 
@@ -57,8 +56,8 @@ pub struct View {
     pub tallies: Vec<Arc<Tally>>,
     /// Where each worker is asked for what can be seen of single requests.
     pub workers: Vec<Asker>,
-    /// Places for client connections that are free.
-    pub permits: Arc<Semaphore>,
+    /// Places for client connections.
+    pub room: Room,
     /// Where access-log lines go.
     pub log: Output,
     /// Where spans of traces go, if they are exported.

@@ -3,14 +3,16 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+
+use crate::live::room::{Place, Room};
 
 /// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -101,28 +103,27 @@ pub fn deal(
     Ok(dealt)
 }
 
-/// Accepts connections until `stop`, each with a permit that is taken first: what exceeds the limit waits in the kernel.
+/// Accepts connections until `stop`, each with a place that is taken first: what exceeds the limit waits in the kernel.
 /// What the kernel had taken by then is accepted, too, for closing the listener would reset it. No error ends the loop.
 pub async fn accept(
     listener: TcpListener,
-    permits: Arc<Semaphore>,
+    room: &Room,
     stop: impl Future<Output = ()>,
-    mut serve: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+    mut serve: impl FnMut(TcpStream, SocketAddr, Place),
 ) {
     let mut stop = pin!(stop);
     loop {
         let accepting = async {
-            let permit = permit(&permits).await;
-            (permit, listener.accept().await)
+            let place = room.place(|| is_awaited(&listener)).await;
+            (place, listener.accept().await)
         };
-        let (permit, accepted) = tokio::select! {
+        let (place, accepted) = tokio::select! {
             biased;
             () = &mut stop => break,
-            (Some(permit), accepted) = accepting => (permit, accepted),
-            else => return,
+            accepting = accepting => accepting,
         };
         match accepted {
-            Ok((socket, peer)) => begin(socket, peer, permit, &mut serve),
+            Ok((socket, peer)) => begin(socket, peer, place, &mut serve),
             Err(error) if lost(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "accept");
@@ -131,7 +132,7 @@ pub async fn accept(
         }
     }
     match listener.into_std() {
-        Ok(listener) => empty(listener, &permits, &mut serve).await,
+        Ok(listener) => empty(listener, room, &mut serve).await,
         Err(error) => tracing::warn!(%error, "accept"),
     }
 }
@@ -140,17 +141,17 @@ pub async fn accept(
 /// reset, which its client can tell from a router that thinks.
 async fn empty(
     listener: std::net::TcpListener,
-    permits: &Arc<Semaphore>,
-    serve: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+    room: &Room,
+    serve: &mut impl FnMut(TcpStream, SocketAddr, Place),
 ) {
     let until = Instant::now() + LAST_PLACES;
-    while let Ok(Some(permit)) = timeout_at(until, permit(permits)).await {
+    while let Ok(place) = timeout_at(until, room.place(|| is_awaited(&listener))).await {
         let accepted = listener.accept().and_then(|(socket, peer)| {
             socket.set_nonblocking(true)?;
             Ok((TcpStream::from_std(socket)?, peer))
         });
         match accepted {
-            Ok((socket, peer)) => begin(socket, peer, permit, serve),
+            Ok((socket, peer)) => begin(socket, peer, place, serve),
             Err(error) if lost(&error) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
@@ -161,9 +162,11 @@ async fn empty(
     }
 }
 
-/// One place among the connections; the semaphore is never closed.
-async fn permit(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(permits).acquire_owned().await.ok()
+/// Whether somebody waits in the kernel to be accepted.
+fn is_awaited(listener: &impl AsFd) -> bool {
+    let mut listener = [PollFd::new(listener, PollFlags::IN)];
+    // What cannot be said is taken for so.
+    poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
 /// Whether the connection was gone before it was accepted.
@@ -177,12 +180,12 @@ fn lost(error: &io::Error) -> bool {
 fn begin(
     socket: TcpStream,
     peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-    serve: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+    place: Place,
+    serve: &mut impl FnMut(TcpStream, SocketAddr, Place),
 ) {
     // A hint to the kernel; without it the socket works all the same.
     let _ = socket.set_nodelay(true);
-    serve(socket, peer, permit);
+    serve(socket, peer, place);
 }
 
 #[cfg(test)]

@@ -8,12 +8,10 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use super::{http1, http2};
+use super::{Terms, http1, http2};
 use crate::account::body::{Incoming, Told};
-use crate::config::Config;
 use crate::http1::io::Io;
 use crate::http1::{HasLines, Piece};
-use crate::live::drain::Signal;
 use crate::wire::strict::Fault;
 
 /// What a client sends first that speaks HTTP/2 by prior knowledge (RFC 9113 section 3.4).
@@ -25,8 +23,7 @@ const SNIFF_BYTES: usize = 2 * 1024;
 /// `handle` answers a request, `refuse` what is none.
 pub async fn serve<I, F, R, B>(
     mut socket: I,
-    config: &Config,
-    signal: &Signal,
+    terms: Terms<'_>,
     handle: F,
     refuse: impl Fn(Fault, Version) -> Response<B>,
 ) where
@@ -35,7 +32,8 @@ pub async fn serve<I, F, R, B>(
     R: Future<Output = Response<B>> + 'static,
     B: Body<Data = Piece> + Told + HasLines + 'static,
 {
-    let first = Instant::now() + config.head_timeout;
+    let came = Instant::now();
+    let first = came + terms.config.head_timeout;
     let mut read = BytesMut::with_capacity(SNIFF_BYTES);
     let preface = tokio::select! {
         biased;
@@ -45,7 +43,8 @@ pub async fn serve<I, F, R, B>(
             Ok(Err(_)) => return,
             Err(_) => None,
         },
-        () = signal.last_words() => return,
+        () = terms.signal.last_words() => return,
+        () = terms.room.wanted(came) => return,
     };
     let preface = match preface {
         Some(preface) => preface,
@@ -58,28 +57,11 @@ pub async fn serve<I, F, R, B>(
         let handle = |request: Request<_>| handle(request.map(Incoming::Http2));
         let refuse = |fault| refuse(fault, Version::HTTP_2);
         // In a box of its own: it is large, and most connections need none of it.
-        Box::pin(http2::serve(
-            socket,
-            read.freeze(),
-            config,
-            signal,
-            handle,
-            refuse,
-        ))
-        .await;
+        Box::pin(http2::serve(socket, read.freeze(), terms, handle, refuse)).await;
     } else {
         let handle = |request: Request<_>| handle(request.map(Incoming::Http1));
         let refuse = |fault| refuse(fault, Version::HTTP_11);
-        http1::serve(
-            Box::new(socket),
-            read,
-            first,
-            config,
-            signal,
-            handle,
-            refuse,
-        )
-        .await;
+        http1::serve(Box::new(socket), read, first, terms, handle, refuse).await;
     }
 }
 

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use crate::config::Config;
+use super::Terms;
 use crate::http1::connection::{self, Connection};
 use crate::http1::head::{self, Framing, Gap, Head, Limits, Scanner};
 use crate::http1::io::Io;
@@ -43,14 +43,18 @@ pub async fn serve<R, B>(
     io: Box<dyn Io>,
     ahead: BytesMut,
     first: Instant,
-    config: &Config,
-    signal: &Signal,
+    terms: Terms<'_>,
     handle: impl Fn(Request<connection::Body>) -> R,
     refuse: impl Fn(Fault) -> Response<B>,
 ) where
     R: Future<Output = Response<B>>,
     B: Body<Data = Piece> + HasLines + 'static,
 {
+    let Terms {
+        config,
+        signal,
+        room,
+    } = terms;
     let connection = Connection::new(io, ahead);
     let limits = Limits {
         bytes: config.max_head_bytes,
@@ -64,6 +68,7 @@ pub async fn serve<R, B>(
         let mut gap = Gap::default();
         let mut until = first;
         while connection.with_read(|read| gap.pass(read)) {
+            let by = *until.get_or_insert_with(|| Instant::now() + config.idle_timeout);
             tokio::select! {
                 biased;
                 filled = connection.fill() => match filled {
@@ -71,7 +76,7 @@ pub async fn serve<R, B>(
                     // A connection without a request is nobody's loss.
                     Ok(false) | Err(_) => return,
                 },
-                () = passed(idle.as_mut(), &mut until, config.idle_timeout) => {
+                () = passed(idle.as_mut(), by) => {
                     // Who still takes the last of an answer has as long for it as for the rest.
                     if !connection.is_unwritten() {
                         return;
@@ -80,6 +85,11 @@ pub async fn serve<R, B>(
                 }
                 // Its end is said before it closes: a request that crosses it on the way finds no reset.
                 () = &mut stopping => return Box::pin(linger(&connection)).await,
+                () = room.wanted(by - config.idle_timeout) => {
+                    if !connection.is_unwritten() {
+                        return;
+                    }
+                }
             }
         }
         let first = first.take();
@@ -133,11 +143,9 @@ fn made_in_box<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
-/// Waits until `until`, or, where that is not said yet, until so much time has passed from now on. `timer` goes on from one
-/// wait to the next and is only looked at when it runs out: to set it anew for each request would cost more than the rest of
-/// waiting for one.
-async fn passed(mut timer: Pin<&mut Sleep>, until: &mut Option<Instant>, time: Duration) {
-    let until = *until.get_or_insert_with(|| Instant::now() + time);
+/// Waits until then. `timer` goes on from one wait to the next and is only looked at when it runs out: to set it anew for
+/// each request would cost more than the rest of waiting for one.
+async fn passed(mut timer: Pin<&mut Sleep>, until: Instant) {
     if timer.deadline() > until {
         timer.as_mut().reset(until);
     }

@@ -10,6 +10,7 @@ pub mod clients;
 pub mod drain;
 pub mod pages;
 pub mod passwords;
+pub mod room;
 pub mod sign_ins;
 pub mod snapshot;
 pub mod trust;

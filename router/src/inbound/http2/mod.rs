@@ -25,7 +25,8 @@ use crate::http2::head;
 use crate::http2::stream::{self, Exchange};
 use crate::http2::watch::{Broken, Refused, Watched};
 use crate::http2::window::{self, Windows};
-use crate::live::drain::{LAST_WORDS, Signal, Stop};
+use crate::inbound::Terms;
+use crate::live::drain::{LAST_WORDS, Stop};
 use crate::wire::strict::Fault;
 
 /// Streams that one client may have open at once.
@@ -58,8 +59,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 pub fn serve<I, F, R, B>(
     socket: I,
     ahead: Bytes,
-    config: &Config,
-    signal: &Signal,
+    terms: Terms<'_>,
     handle: F,
     refuse: impl Fn(Fault) -> Response<B>,
 ) -> impl Future<Output = ()>
@@ -71,13 +71,12 @@ where
 {
     // Here, or the socket had two places for as long as the connection lives.
     let watched = Watched::new(socket, ahead);
-    serve_watched(watched, config, signal, handle, refuse)
+    serve_watched(watched, terms, handle, refuse)
 }
 
 async fn serve_watched<I, F, R, B>(
     watched: Watched<I>,
-    config: &Config,
-    signal: &Signal,
+    terms: Terms<'_>,
     handle: F,
     refuse: impl Fn(Fault) -> Response<B>,
 ) where
@@ -86,6 +85,11 @@ async fn serve_watched<I, F, R, B>(
     R: Future<Output = Response<B>> + 'static,
     B: Body<Data = Piece> + Told + 'static,
 {
+    let Terms {
+        config,
+        signal,
+        room,
+    } = terms;
     let handshake = builder(config).handshake::<_, Bytes>(watched.clone());
     let Ok(Ok(mut connection)) = timeout(config.head_timeout, handshake).await else {
         return;
@@ -93,6 +97,8 @@ async fn serve_watched<I, F, R, B>(
     let mut keeper = Keeper::new(config, watched, connection.ping_pong());
     let mut draining = pin!(signal.reached(Stop::Draining));
     let mut last_words = pin!(signal.last_words());
+    // Set while no request runs.
+    let mut wanted = pin!(None);
     let last_word = loop {
         let event = poll_fn(|context| {
             keeper.poll(&mut connection, context, |keeper, context| {
@@ -104,7 +110,20 @@ async fn serve_watched<I, F, R, B>(
                     true => draining.as_mut().poll(context),
                     false => last_words.as_mut().poll(context),
                 };
-                told.is_ready().then_some(Event::Leave)
+                let wanted = match keeper.streams.idle_since() {
+                    Some(since) => {
+                        if wanted.is_none() {
+                            wanted.set(Some(room.wanted(since)));
+                        }
+                        wanted.as_mut().as_pin_mut()
+                    }
+                    None => {
+                        wanted.set(None);
+                        None
+                    }
+                };
+                let wanted = wanted.is_some_and(|wanted| wanted.poll(context).is_ready());
+                (told.is_ready() || wanted).then_some(Event::Leave)
             })
         });
         match event.await {
