@@ -152,10 +152,9 @@ pub struct Settings {
     /// The most header lines in a request; more get 431.
     #[arg(long, env = "CELL_ROUTER_MAX_HEADERS", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub max_headers: u64,
-    /// The most client connections at once, over all workers. Where all are taken, the one on which nothing has been asked for
-    /// the longest time, and for a second at least, ends for who comes; where there is none, who comes waits in the kernel.
-    /// Fewer, which is said at the start, where the system lets the router have too few descriptors for as many connections
-    /// to cells.
+    /// The most client connections at once, over all workers. Where there are so many, those on which nothing has been asked for
+    /// a second or more end for others who come; if there are none, these wait. Fewer, which is said at the start, where the
+    /// system lets the router have too few descriptors for as many connections to cells.
     #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections: u64,
     /// The most connections that one client may have at once: an IPv4 address, or a /64 network of IPv6. Further ones get

@@ -3,12 +3,10 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -103,8 +101,9 @@ pub fn deal(
     Ok(dealt)
 }
 
-/// Accepts connections until `stop`, each with a place that is taken first: what exceeds the limit waits in the kernel.
-/// What the kernel had taken by then is accepted, too, for closing the listener would reset it. No error ends the loop.
+/// Accepts connections until `stop`, and has each served once there is a place for it: one waits for that, what else exceeds
+/// the limit waits in the kernel. What the kernel had taken by the stop is accepted, too, for closing the listener would reset
+/// it. No error ends the loop.
 pub async fn accept(
     listener: TcpListener,
     room: &Room,
@@ -112,61 +111,68 @@ pub async fn accept(
     mut serve: impl FnMut(TcpStream, SocketAddr, Place),
 ) {
     let mut stop = pin!(stop);
-    loop {
-        let accepting = async {
-            let place = room.place(|| is_awaited(&listener)).await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+    let waiting = loop {
+        let accepted = tokio::select! {
             biased;
-            () = &mut stop => break,
-            accepting = accepting => accepting,
+            () = &mut stop => break None,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => begin(socket, peer, place, &mut serve),
-            Err(error) if lost(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "accept");
-                tokio::time::sleep(PAUSE).await;
+            Ok((socket, peer)) => {
+                let place = tokio::select! {
+                    biased;
+                    place = room.place() => place,
+                    () = &mut stop => break Some((socket, peer)),
+                };
+                begin(socket, peer, place, &mut serve);
             }
+            Err(error) => missed(&error).await,
         }
-    }
+    };
     match listener.into_std() {
-        Ok(listener) => empty(listener, room, &mut serve).await,
+        Ok(listener) => empty(waiting, &listener, room, &mut serve).await,
         Err(error) => tracing::warn!(%error, "accept"),
     }
 }
 
-/// Accepts what is in the kernel's queue, as the kernel says and not as this process has heard. What there is no place for is
-/// reset, which its client can tell from a router that thinks.
+/// Has those served who came before the stop: who waits for a place, and whoever is in the kernel's queue, as the kernel says and
+/// not as this process has heard. What there is no place for is reset, which its client can tell from a router that thinks.
 async fn empty(
-    listener: std::net::TcpListener,
+    mut waiting: Option<(TcpStream, SocketAddr)>,
+    listener: &std::net::TcpListener,
     room: &Room,
     serve: &mut impl FnMut(TcpStream, SocketAddr, Place),
 ) {
     let until = Instant::now() + LAST_PLACES;
-    while let Ok(place) = timeout_at(until, room.place(|| is_awaited(&listener))).await {
-        let accepted = listener.accept().and_then(|(socket, peer)| {
-            socket.set_nonblocking(true)?;
-            Ok((TcpStream::from_std(socket)?, peer))
-        });
+    loop {
+        let accepted = match waiting.take() {
+            Some(waiting) => Ok(waiting),
+            None => listener.accept().and_then(|(socket, peer)| {
+                socket.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(socket)?, peer))
+            }),
+        };
         match accepted {
-            Ok((socket, peer)) => begin(socket, peer, place, serve),
-            Err(error) if lost(&error) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => {
-                tracing::warn!(%error, "accept");
-                tokio::time::sleep(PAUSE).await;
-            }
+            Ok((socket, peer)) => match timeout_at(until, room.left_place()).await {
+                Ok(place) => begin(socket, peer, place, serve),
+                Err(_) => {
+                    // Where the system refuses, it ends without a reset.
+                    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                    return;
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => missed(&error).await,
         }
     }
 }
 
-/// Whether somebody waits in the kernel to be accepted.
-fn is_awaited(listener: &impl AsFd) -> bool {
-    let mut listener = [PollFd::new(listener, PollFlags::IN)];
-    // What cannot be said is taken for so.
-    poll(&mut listener, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
+/// What follows on a connection that could not be accepted.
+async fn missed(error: &io::Error) {
+    if !lost(error) {
+        tracing::warn!(%error, "accept");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Whether the connection was gone before it was accepted.

@@ -18,6 +18,7 @@ use crate::http1::head::{self, Framing, Gap, Head, Limits, Scanner};
 use crate::http1::io::Io;
 use crate::http1::{Fault, HasLines, Piece, encode};
 use crate::live::drain::{Signal, Stop};
+use crate::live::room::Room;
 
 /// What is read on of a body that nobody wanted, or after the last answer, and for how long: enough for a client to see
 /// its answer before it sees its connection close (RFC 9112 section 9.6).
@@ -66,9 +67,10 @@ pub async fn serve<R, B>(
     loop {
         connection.rest();
         let mut gap = Gap::default();
-        let mut until = first;
+        let mut since = None;
         while connection.with_read(|read| gap.pass(read)) {
-            let by = *until.get_or_insert_with(|| Instant::now() + config.idle_timeout);
+            let idle_since = *since.get_or_insert_with(Instant::now);
+            let until = first.unwrap_or(idle_since + config.idle_timeout);
             tokio::select! {
                 biased;
                 filled = connection.fill() => match filled {
@@ -76,20 +78,16 @@ pub async fn serve<R, B>(
                     // A connection without a request is nobody's loss.
                     Ok(false) | Err(_) => return,
                 },
-                () = passed(idle.as_mut(), by) => {
+                () = passed(idle.as_mut(), until) => {
                     // Who still takes the last of an answer has as long for it as for the rest.
                     if !connection.is_unwritten() {
                         return;
                     }
-                    until = None;
+                    (since, first) = (None, None);
                 }
                 // Its end is said before it closes: a request that crosses it on the way finds no reset.
                 () = &mut stopping => return Box::pin(linger(&connection)).await,
-                () = room.wanted(by - config.idle_timeout) => {
-                    if !connection.is_unwritten() {
-                        return;
-                    }
-                }
+                () = wanted(&connection, room, idle_since) => return,
             }
         }
         let first = first.take();
@@ -134,6 +132,22 @@ pub async fn serve<R, B>(
             After::Next => {}
             After::Close => return Box::pin(linger(&connection)).await,
             After::Gone => return,
+        }
+    }
+}
+
+/// Waits until a connection on which nothing has been asked since then is to end for another, all of its last answer being
+/// written. Who polls this flushes before.
+async fn wanted(connection: &Connection, room: &Room, since: Instant) {
+    let written = || match connection.is_unwritten() {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    };
+    loop {
+        poll_fn(|_| written()).await;
+        room.wanted(since).await;
+        if written().is_ready() {
+            return;
         }
     }
 }

@@ -1,17 +1,20 @@
 //! Room for the connections of clients: a place for each. Where all are taken, those on which nothing is asked give theirs
 //! to who comes.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long nothing must have been asked on a connection before it ends for another: a request may be on its way, and would
 /// be lost.
 const SETTLED: Duration = Duration::from_secs(1);
-/// How often it is looked whether somebody needs a place, and asked for one.
-const LOOKS: Duration = Duration::from_millis(100);
+/// How long who has asked for a place waits for it before another worker is asked.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// One place; free again on drop.
 pub type Place = OwnedSemaphorePermit;
@@ -21,9 +24,43 @@ pub type Place = OwnedSemaphorePermit;
 pub struct Room {
     most: usize,
     free: Arc<Semaphore>,
-    /// Where each worker's connections wait on which nothing is asked; who waits longest is told first.
-    idle: Arc<[Notify]>,
+    /// How many have asked for a place that nobody has promised to leave.
+    asked: Arc<AtomicUsize>,
+    workers: Arc<[Idle]>,
     worker: usize,
+}
+
+/// Where a worker's connections wait on which nothing is asked; who waits longest is told first. Apart from the next worker's
+/// in the processor's caches, for each request comes by.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Idle(Notify);
+
+/// Who is told tells the next one, unless it has done with it.
+struct Told<'a>(Option<&'a Notify>);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if let Some(idle) = self.0 {
+            idle.notify_one();
+        }
+    }
+}
+
+/// A place that is asked for, until its drop.
+struct Asking<'a>(&'a AtomicUsize);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        take_one(self.0);
+    }
+}
+
+fn take_one(count: &AtomicUsize) -> bool {
+    let less = |count: usize| count.checked_sub(1);
+    count
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+        .is_ok()
 }
 
 impl Room {
@@ -33,7 +70,8 @@ impl Room {
         Self {
             most,
             free: Arc::new(Semaphore::new(most)),
-            idle: (0..workers.max(1)).map(|_| Notify::new()).collect(),
+            asked: Arc::default(),
+            workers: (0..workers.max(1)).map(|_| Idle::default()).collect(),
             worker: 0,
         }
     }
@@ -41,7 +79,7 @@ impl Room {
     /// The same, as the worker of that number sees it.
     pub fn of(&self, worker: usize) -> Self {
         Self {
-            worker: worker % self.idle.len(),
+            worker: worker % self.workers.len(),
             ..self.clone()
         }
     }
@@ -56,31 +94,57 @@ impl Room {
         self.most - self.free.available_permits()
     }
 
-    /// Takes a place. Where there is none and one is needed, it asks the connection of each worker on which nothing has been
-    /// asked for the longest time for its own. Cancel safe.
-    pub async fn place(&self, needed: impl Fn() -> bool) -> Place {
+    /// Takes a place. Where there is none, it asks for that of a connection on which nothing is asked: of the one of this worker
+    /// that has been so for the longest time, then of those of the others. Cancel safe.
+    pub async fn place(&self) -> Place {
+        let mut worker = self.worker;
         loop {
             if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
                 return place;
             }
-            if needed() {
-                self.idle.iter().for_each(Notify::notify_one);
-            }
-            let place = timeout(LOOKS, Arc::clone(&self.free).acquire_owned());
-            // The semaphore is never closed.
-            if let Ok(Ok(place)) = place.await {
+            self.asked.fetch_add(1, Ordering::AcqRel);
+            let _asking = Asking(&self.asked);
+            self.workers[worker].0.notify_one();
+            if let Ok(place) = timeout(PATIENCE, self.left_place()).await {
                 return place;
             }
+            worker = (worker + 1) % self.workers.len();
         }
     }
 
-    /// Waits until a connection on which nothing has been asked since then is to end for another. Cancel safe.
+    /// Takes a place that is free, or that somebody leaves for their own reasons. Cancel safe.
+    pub async fn left_place(&self) -> Place {
+        match Arc::clone(&self.free).acquire_owned().await {
+            Ok(place) => place,
+            // The semaphore is never closed.
+            Err(_) => pending().await,
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until a connection on which nothing has been asked since then is to end for another. Who polls this looks for
+    /// requests before, at each poll. Cancel safe.
     pub async fn wanted(&self, since: Instant) {
+        let Idle(idle) = &self.workers[self.worker];
         loop {
-            self.idle[self.worker].notified().await;
-            // It may have been said when nobody heard it, and be long settled.
-            if self.free.available_permits() == 0 && since.elapsed() >= SETTLED {
-                return;
+            idle.notified().await;
+            let mut told = Told(Some(idle));
+            let settled = since + SETTLED;
+            // It may have been said when nobody heard it, and be long done.
+            if self.is_asked() && Instant::now() < settled {
+                Box::pin(sleep_until(settled)).await;
+            }
+            let leaves = take_one(&self.asked);
+            if !leaves || !self.is_asked() {
+                told.0 = None;
+            }
+            drop(told);
+            if leaves {
+                // A request that the kernel has is heard of until then.
+                return yield_now().await;
             }
         }
     }
@@ -88,78 +152,110 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
     use tokio::time::advance;
 
     use super::*;
 
-    fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_has_been_idle_longest_leaves_for_who_comes() {
-        let room = Room::new(2, 1);
-        let (first, _second) = (room.place(|| true).await, room.place(|| true).await);
-        assert_eq!(room.taken(), 2);
-        let since = Instant::now();
-        let (mut longest, mut shorter) = (pin!(room.wanted(since)), pin!(room.wanted(since)));
-        assert!(poll(longest.as_mut()).is_pending() && poll(shorter.as_mut()).is_pending());
-        advance(SETTLED).await;
-        let mut comes = pin!(room.place(|| true));
-        assert!(poll(comes.as_mut()).is_pending());
-        assert!(poll(shorter.as_mut()).is_pending());
-        assert!(poll(longest.as_mut()).is_ready());
-        drop(first);
-        assert!(poll(comes.as_mut()).is_ready());
+    /// Whether who waits like this leaves, after it has looked once more for a request.
+    fn leaves(mut wanted: Pin<&mut impl Future<Output = ()>>) -> bool {
+        poll(wanted.as_mut()).is_ready() || poll(wanted).is_ready()
+    }
+
+    /// A room that is full, and its places.
+    async fn full(most: usize, workers: usize) -> (Room, Vec<Place>) {
+        let room = Room::new(most, workers);
+        let mut places = Vec::new();
+        for taken in 0..most {
+            assert_eq!(room.taken(), taken);
+            places.push(room.place().await);
+        }
+        (room, places)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_just_been_answered_stays_and_is_asked_later() {
-        let room = Room::new(1, 1);
-        let only = room.place(|| true).await;
-        let mut wanted = pin!(room.wanted(Instant::now()));
-        assert!(poll(wanted.as_mut()).is_pending());
-        let began = Instant::now();
+    async fn of_those_who_ask_nothing_as_many_leave_as_come_and_who_waits_longest_first() {
+        let (room, mut places) = full(3, 1).await;
+        let since = Instant::now();
+        let mut idle = [(); 3].map(|()| Box::pin(room.wanted(since)));
+        assert!(!idle.iter_mut().any(|idle| leaves(idle.as_mut())));
+        advance(SETTLED).await;
+        let (mut one, mut other) = (pin!(room.place()), pin!(room.place()));
+        assert!(poll(one.as_mut()).is_pending() && poll(other.as_mut()).is_pending());
+        let [first, second, third] = &mut idle;
+        assert!(!leaves(third.as_mut()));
+        assert!(leaves(first.as_mut()) && leaves(second.as_mut()));
+        assert!(!leaves(third.as_mut()));
+        places.truncate(1);
+        assert!(poll(one.as_mut()).is_ready() && poll(other.as_mut()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_been_answered_stays_until_it_has_asked_nothing_for_a_while() {
+        let (room, places) = full(1, 1).await;
+        let since = Instant::now();
         let leaves = async {
-            wanted.await;
-            let waited = began.elapsed();
-            drop(only);
-            waited
+            room.wanted(since).await;
+            drop(places);
+            since.elapsed()
         };
-        let (waited, _place) = tokio::join!(leaves, room.place(|| true));
-        assert!(waited >= SETTLED && waited <= SETTLED + LOOKS, "{waited:?}");
+        let (waited, _place) = tokio::join!(leaves, room.place());
+        assert!(waited >= SETTLED && waited < SETTLED * 2, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_something_meanwhile_leaves_it_to_the_next() {
+        let (room, _places) = full(2, 1).await;
+        let since = Instant::now();
+        let mut first = Box::pin(room.wanted(since));
+        let mut second = pin!(room.wanted(since));
+        assert!(!leaves(first.as_mut()) && !leaves(second.as_mut()));
+        let mut comes = pin!(room.place());
+        assert!(poll(comes.as_mut()).is_pending());
+        assert!(!leaves(first.as_mut()));
+        drop(first);
+        assert!(!leaves(second.as_mut()));
+        advance(SETTLED).await;
+        assert!(leaves(second));
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_leaves_for_one_who_has_a_place_by_now() {
-        let room = Room::new(1, 1);
-        let only = room.place(|| true).await;
+        let (room, places) = full(1, 1).await;
         {
             // Nobody is idle to hear it.
-            let mut comes = pin!(room.place(|| true));
+            let mut comes = pin!(room.place());
             assert!(poll(comes.as_mut()).is_pending());
-            drop(only);
+            drop(places);
             assert!(poll(comes.as_mut()).is_ready());
         }
         let since = Instant::now();
         advance(SETTLED).await;
-        assert!(poll(pin!(room.wanted(since))).is_pending());
+        assert!(!leaves(pin!(room.wanted(since))));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_workers_are_asked() {
-        let rooms = [Room::new(1, 2), Room::new(1, 2)];
-        for (owner, comes) in [(0, 1), (1, 0)] {
-            let rooms = [rooms[owner].of(0), rooms[owner].of(1)];
-            let _only = rooms[owner].place(|| true).await;
-            let mut wanted = pin!(rooms[owner].wanted(Instant::now()));
-            assert!(poll(wanted.as_mut()).is_pending());
+    async fn all_workers_are_asked_and_the_own_first() {
+        for (owner, comes) in [(0, 1), (1, 0), (1, 1)] {
+            let (room, _places) = full(1, 2).await;
+            let (owners, of) = (room.of(owner), room.of(comes));
+            let mut wanted = pin!(owners.wanted(Instant::now()));
+            assert!(!leaves(wanted.as_mut()));
             advance(SETTLED).await;
-            assert!(poll(pin!(rooms[comes].place(|| true))).is_pending());
-            assert!(poll(wanted.as_mut()).is_ready());
+            let mut comes_now = pin!(of.place());
+            assert!(poll(comes_now.as_mut()).is_pending());
+            assert_eq!(leaves(wanted.as_mut()), owner == comes);
+            if owner != comes {
+                advance(PATIENCE + Duration::from_millis(1)).await;
+                assert!(poll(comes_now.as_mut()).is_pending());
+                assert!(leaves(wanted));
+            }
         }
     }
 }

@@ -103,6 +103,7 @@ async fn serve_watched<I, F, R, B>(
         let event = poll_fn(|context| {
             keeper.poll(&mut connection, context, |keeper, context| {
                 if keeper.leaving.is_some() {
+                    wanted.set(None);
                     return None;
                 }
                 // A client that has just come is not sent away before it has asked: many take that for a failure.
@@ -160,6 +161,7 @@ async fn serve_watched<I, F, R, B>(
             }
         }
     };
+    wanted.set(None);
     if let Some(reason) = last_word {
         connection.abrupt_shutdown(reason);
         let ended = poll_fn(|context| connection.poll_closed(context));
