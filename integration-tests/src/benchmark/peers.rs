@@ -408,6 +408,88 @@ backend cells
         let change = Change::Signal(Signal::USR2);
         start(name, given, command, doors, change, folder).await
     }
+
+    /// Caddy from Debian's package; none where it is not installed.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn caddy(given: &Given, name: &str) -> io::Result<Option<Self>> {
+        let version = Command::new("caddy").arg("version").output();
+        if version.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let folder = tempfile::tempdir()?;
+        let doors = Doors::free()?;
+        let hosts: Vec<_> = (0..given.cells).map(host).collect();
+        let routes = json!([
+            {
+                "match": [{ "host": [OWN] }],
+                "handle": [{
+                    "handler": "static_response",
+                    "status_code": 409,
+                    "headers": { "fly-replay": ["app=cells;instance=3d8d9e67c2e123;state=x"] },
+                    "body": "replay",
+                }],
+            },
+            {
+                "match": [{ "host": hosts }],
+                "handle": [{
+                    "handler": "reverse_proxy",
+                    "upstreams": [{ "dial": given.upstream.to_string() }],
+                    "transport": {
+                        "protocol": "http",
+                        "compression": false,
+                        "keep_alive": { "max_idle_conns_per_host": 256 },
+                    },
+                    "headers": { "request": { "set": { "X-Request-Id": ["{http.request.uuid}"] } } },
+                }],
+            },
+        ]);
+        let server = |door: SocketAddr, protocols: &[&str]| {
+            json!({
+                "listen": [door.to_string()],
+                "protocols": protocols,
+                "idle_timeout": 600_000_000_000_u64,
+                "automatic_https": { "disable": true },
+                "routes": routes,
+                "logs": { "default_logger_name": "all" },
+            })
+        };
+        let mut tls = server(doors.tls, &["h1"]);
+        tls["tls_connection_policies"] =
+            json!([{ "curves": ["x25519"], "protocol_min": "tls1.3" }]);
+        let certificate = &given.tls.file;
+        let log = folder.path().join("access.log");
+        let config = json!({
+            "admin": { "disabled": true, "config": { "persist": false } },
+            "logging": { "logs": {
+                "default": { "level": "ERROR", "exclude": ["http.log.access"] },
+                "access": {
+                    "include": ["http.log.access.all"],
+                    "writer": { "output": "file", "filename": log, "roll": false },
+                    "encoder": { "format": "json" },
+                },
+            } },
+            "apps": {
+                "http": { "servers": {
+                    "http1": server(doors.http1, &["h1"]),
+                    "http2": server(doors.http2, &["h1", "h2c"]),
+                    "tls": tls,
+                } },
+                "tls": { "certificates": {
+                    "load_files": [{ "certificate": certificate, "key": certificate }],
+                } },
+            },
+        });
+        let file = folder.path().join("caddy.json");
+        fs::write(&file, config.to_string())?;
+        let mut command = pinned("caddy");
+        command.arg("run").arg("--config").arg(&file);
+        let change = Change::Signal(Signal::USR1);
+        start(name, given, command, doors, change, folder)
+            .await
+            .map(Some)
+    }
 }
 
 /// The first processor is the proxy's alone; whoever loads it takes the other, and when that one ends, it ends too.

@@ -19,7 +19,7 @@ use integration_tests::tls::Tls;
 /// Hosts in the tables of all works that do not say otherwise.
 const CELLS: usize = 100_000;
 
-/// Measures the router beside nginx and HAProxy, which have to be installed. The first processor is the proxies'.
+/// Measures the router beside nginx and HAProxy, which have to be installed, and Caddy where it is. The first processor is the proxies'.
 #[derive(Debug, Parser)]
 struct Args {
     /// The router's binary.
@@ -148,6 +148,7 @@ async fn measure(args: Args) -> io::Result<()> {
     let mut tables = Vec::new();
     if !works.is_empty() {
         let mut peers = benchmark::trio(&given, &args.router, &args.args).await?;
+        peers.extend(Peer::caddy(&given, "Caddy").await?);
         if let Some(other) = &args.against {
             peers.push(Peer::router(&given, other, "other build", &args.args).await?);
         }
