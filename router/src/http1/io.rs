@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -75,14 +77,19 @@ pub fn parting(socket: impl AsFd) -> Option<Parting> {
     })
 }
 
+/// Makes a socket's closing a reset.
+pub fn reset_on_close(socket: &impl AsFd) {
+    // Where the system refuses, the socket is broken already.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
 impl Io for TcpStream {
     fn parting(&self) -> Option<Parting> {
         parting(self)
     }
 
     fn reset_on_close(&self) {
-        // Where the system refuses, the socket is broken already.
-        let _ = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+        reset_on_close(self);
     }
 
     fn pipes(&self) -> bool {

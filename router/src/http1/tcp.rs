@@ -234,8 +234,7 @@ impl Io for Tcp {
 
     fn reset_on_close(&self) {
         if let Ok(socket) = self.io.as_fd() {
-            // Where the system refuses, the socket is broken already.
-            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+            sockets::reset_on_close(&socket);
         }
     }
 
