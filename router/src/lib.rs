@@ -481,7 +481,7 @@ fn take_descriptors() -> Option<u64> {
 }
 
 /// How many of so many connections of clients can be taken: each leaves a descriptor for one to a cell, and all of them some
-/// for files, the API and the rest. A client that finds none waits in the kernel; a request that finds none is lost.
+/// for files, the API and the rest. A client that finds none waits; a request that finds none is lost.
 fn affordable(connections: usize, descriptors: Option<u64>) -> usize {
     let Some(descriptors) = descriptors else {
         return connections;

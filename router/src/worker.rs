@@ -166,36 +166,43 @@ async fn serve(
     let accepting = listeners.into_iter().map(|Listener { socket, tls }| {
         let socket =
             tokio::net::TcpListener::from_std(socket).map_err(|error| error.to_string())?;
-        let (service, config, stop) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
-        let places = Rc::clone(&room);
-        let (handshakes, clients) = (Arc::clone(&handshakes), Arc::clone(&clients));
-        let turned_away = Arc::clone(&turned_away);
-        let serve = move |socket, address: SocketAddr, place| {
-            let (service, config, signal) =
-                (Rc::clone(&service), Arc::clone(&config), stop.clone());
+        let speaks_tls = tls.is_some();
+        let (config_of_all, places) = (Arc::clone(&config), Rc::clone(&room));
+        let (clients, turned_away) = (Arc::clone(&clients), Arc::clone(&turned_away));
+        let admit = move |socket, address: SocketAddr| {
             let ip = address.ip().to_canonical();
-            let trusted = config.trusts(ip);
+            let trusted = config_of_all.trusts(ip);
             let peer = Peer {
                 ip,
                 trusted,
-                edge: trusted && config.place != Place::Elsewhere,
-                tls: tls.is_some(),
+                edge: trusted && config_of_all.place != Place::Elsewhere,
+                tls: speaks_tls,
             };
-            let connected = (!peer.trusted).then(|| clients.enter(ip));
-            if let Some(None) = connected {
-                if let Some(refused) = clients.refuse() {
-                    tracing::warn!(client = %ip, refused, "too many connections of one client: refused");
-                }
-                let words = if peer.tls { b"" } else { respond::TOO_MANY_CONNECTIONS };
-                // Beyond so many at once they are just closed.
-                if let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
-                    spawn_local(async move {
-                        let _places = (turn, place);
-                        turn_away(socket, words).await;
-                    });
-                }
-                return;
+            if trusted {
+                return Some((socket, peer, None));
             }
+            if let Some(connected) = clients.enter(ip) {
+                return Some((socket, peer, Some(connected)));
+            }
+            if let Some(refused) = clients.refuse() {
+                tracing::warn!(client = %ip, refused, "too many connections of one client: refused");
+            }
+            let words = if speaks_tls { b"" } else { respond::TOO_MANY_CONNECTIONS };
+            // Beyond so many at once, and where there is no place, they are just closed.
+            let turn = Arc::clone(&turned_away).try_acquire_owned().ok();
+            if let Some(turn) = turn.zip(places.free_place()) {
+                spawn_local(async move {
+                    let _turn = turn;
+                    turn_away(socket, words).await;
+                });
+            }
+            None
+        };
+        let (service, config, stop) = (Rc::clone(&service), Arc::clone(&config), signal.clone());
+        let (handshakes, places) = (Arc::clone(&handshakes), Rc::clone(&room));
+        let serve = move |(socket, peer, connected), place| {
+            let (service, config, signal) =
+                (Rc::clone(&service), Arc::clone(&config), stop.clone());
             let (running, tls) = (signal.enter(), tls.clone());
             let handshakes = Arc::clone(&handshakes);
             let room = Rc::clone(&places);
@@ -238,7 +245,7 @@ async fn serve(
         let accepting = stop.accept();
         Ok(spawn_local(async move {
             stop.reached(Stop::Running).await;
-            accept::accept(socket, &room, stop.reached(Stop::Draining), serve).await;
+            accept::accept(socket, &room, stop.reached(Stop::Draining), admit, serve).await;
             drop(accepting);
         }))
     });

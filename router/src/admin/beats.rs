@@ -29,7 +29,7 @@ use crate::live::snapshot::Publisher;
 use crate::outbound::absence::Absence;
 use crate::outbound::webhook::Webhook;
 
-/// Connections at once; further ones wait in the kernel.
+/// Connections at once; further ones wait.
 const MOST_CONNECTIONS: usize = 1024;
 /// Of them, those of one client: an IPv4 address, or a /64 network of IPv6.
 const MOST_OF_A_CLIENT: usize = 128;
@@ -252,20 +252,29 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, signal: Signal) -> std::i
     let clients = Arc::new(Clients::new(MOST_OF_A_CLIENT));
     let room = Room::new(MOST_CONNECTIONS, 1);
     let stop = async move { signal.reached(Stop::Draining).await };
-    accept::accept(listener, &room, stop, |stream, client, place| {
-        let Some(connected) = clients.enter(client.ip()) else {
-            if let Some(refused) = clients.refuse() {
-                tracing::warn!(client = %client.ip(), refused, "too many connections for beats");
-            }
-            return;
-        };
-        let desk = Arc::clone(&desk);
-        tokio::spawn(async move {
-            let _counted = (place, connected);
-            // Whoever takes longer has their connection closed; there is nobody to tell.
-            let _ = timeout(PATIENCE, converse(stream, client, &desk)).await;
-        });
-    })
+    let admit = |stream, client: SocketAddr| {
+        let connected = clients.enter(client.ip());
+        if connected.is_none()
+            && let Some(refused) = clients.refuse()
+        {
+            tracing::warn!(client = %client.ip(), refused, "too many connections for beats");
+        }
+        Some((stream, client, connected?))
+    };
+    accept::accept(
+        listener,
+        &room,
+        stop,
+        admit,
+        |(stream, client, connected), place| {
+            let desk = Arc::clone(&desk);
+            tokio::spawn(async move {
+                let _counted = (place, connected);
+                // Whoever takes longer has their connection closed; there is nobody to tell.
+                let _ = timeout(PATIENCE, converse(stream, client, &desk)).await;
+            });
+        },
+    )
     .await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -101,14 +101,15 @@ pub fn deal(
     Ok(dealt)
 }
 
-/// Accepts connections until `stop`, and has each served once there is a place for it: one waits for that, what else exceeds
-/// the limit waits in the kernel. What the kernel had taken by the stop is accepted, too, for closing the listener would reset
-/// it. No error ends the loop.
-pub async fn accept(
+/// Accepts connections until `stop`, has `admit` say who they are of, and each of those that it lets in served once there is a
+/// place: one waits for that, what else exceeds the limit waits in the kernel. What the kernel had taken by the stop is
+/// accepted, too, for closing the listener would reset it. No error ends the loop.
+pub async fn accept<C>(
     listener: TcpListener,
     room: &Room,
     stop: impl Future<Output = ()>,
-    mut serve: impl FnMut(TcpStream, SocketAddr, Place),
+    mut admit: impl FnMut(TcpStream, SocketAddr) -> Option<C>,
+    mut serve: impl FnMut(C, Place),
 ) {
     let mut stop = pin!(stop);
     let waiting = loop {
@@ -117,50 +118,50 @@ pub async fn accept(
             () = &mut stop => break None,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((socket, peer)) => {
-                let place = tokio::select! {
-                    biased;
-                    place = room.place() => place,
-                    () = &mut stop => break Some((socket, peer)),
-                };
-                begin(socket, peer, place, &mut serve);
+        let client = match accepted {
+            Ok((socket, peer)) => hinted(socket, peer, &mut admit),
+            Err(error) => {
+                missed(&error).await;
+                None
             }
-            Err(error) => missed(&error).await,
-        }
+        };
+        let Some(client) = client else { continue };
+        let place = tokio::select! {
+            biased;
+            place = room.place() => place,
+            () = &mut stop => break Some(client),
+        };
+        serve(client, place);
     };
     match listener.into_std() {
-        Ok(listener) => empty(waiting, &listener, room, &mut serve).await,
+        Ok(listener) => empty(waiting, &listener, room, admit, serve).await,
         Err(error) => tracing::warn!(%error, "accept"),
     }
 }
 
 /// Has those served who came before the stop: who waits for a place, and whoever is in the kernel's queue, as the kernel says and
-/// not as this process has heard. What there is no place for is reset, which its client can tell from a router that thinks.
-async fn empty(
-    mut waiting: Option<(TcpStream, SocketAddr)>,
+/// not as this process has heard. What there is no place for is closed, which its client can tell from a router that thinks.
+async fn empty<C>(
+    mut waiting: Option<C>,
     listener: &std::net::TcpListener,
     room: &Room,
-    serve: &mut impl FnMut(TcpStream, SocketAddr, Place),
+    mut admit: impl FnMut(TcpStream, SocketAddr) -> Option<C>,
+    mut serve: impl FnMut(C, Place),
 ) {
     let until = Instant::now() + LAST_PLACES;
     loop {
-        let accepted = match waiting.take() {
-            Some(waiting) => Ok(waiting),
-            None => listener.accept().and_then(|(socket, peer)| {
-                socket.set_nonblocking(true)?;
-                Ok((TcpStream::from_std(socket)?, peer))
-            }),
-        };
+        if let Some(client) = waiting.take() {
+            match timeout_at(until, room.left_place()).await {
+                Ok(place) => serve(client, place),
+                Err(_) => return,
+            }
+        }
+        let accepted = listener.accept().and_then(|(socket, peer)| {
+            socket.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(socket)?, peer))
+        });
         match accepted {
-            Ok((socket, peer)) => match timeout_at(until, room.left_place()).await {
-                Ok(place) => begin(socket, peer, place, serve),
-                Err(_) => {
-                    // Where the system refuses, it ends without a reset.
-                    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-                    return;
-                }
-            },
+            Ok((socket, peer)) => waiting = hinted(socket, peer, &mut admit),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => missed(&error).await,
         }
@@ -183,15 +184,14 @@ fn lost(error: &io::Error) -> bool {
     )
 }
 
-fn begin(
+fn hinted<C>(
     socket: TcpStream,
     peer: SocketAddr,
-    place: Place,
-    serve: &mut impl FnMut(TcpStream, SocketAddr, Place),
-) {
+    admit: &mut impl FnMut(TcpStream, SocketAddr) -> Option<C>,
+) -> Option<C> {
     // A hint to the kernel; without it the socket works all the same.
     let _ = socket.set_nodelay(true);
-    serve(socket, peer, place);
+    admit(socket, peer)
 }
 
 #[cfg(test)]

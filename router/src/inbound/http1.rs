@@ -139,17 +139,12 @@ pub async fn serve<R, B>(
 /// Waits until a connection on which nothing has been asked since then is to end for another, all of its last answer being
 /// written. Who polls this flushes before.
 async fn wanted(connection: &Connection, room: &Room, since: Instant) {
-    let written = || match connection.is_unwritten() {
+    let mut wanted = pin!(room.wanted(since));
+    poll_fn(|context| match connection.is_unwritten() {
         true => Poll::Pending,
-        false => Poll::Ready(()),
-    };
-    loop {
-        poll_fn(|_| written()).await;
-        room.wanted(since).await;
-        if written().is_ready() {
-            return;
-        }
-    }
+        false => wanted.as_mut().poll(context),
+    })
+    .await;
 }
 
 /// As `Box::pin`, which makes it elsewhere and moves all the room that it will ever need.

@@ -1,19 +1,21 @@
 //! Room for the connections of clients: a place for each. Where all are taken, those on which nothing is asked give theirs
 //! to who comes.
 
+use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::lock;
+
 /// How long nothing must have been asked on a connection before it ends for another: a request may be on its way, and would
 /// be lost.
 const SETTLED: Duration = Duration::from_secs(1);
-/// How long who has asked for a place waits for it before another worker is asked.
+/// How long who asks for a place of its own worker waits before it asks the others.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// One place; free again on drop.
@@ -24,8 +26,7 @@ pub type Place = OwnedSemaphorePermit;
 pub struct Room {
     most: usize,
     free: Arc<Semaphore>,
-    /// How many have asked for a place that nobody has promised to leave.
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Asked>,
     workers: Arc<[Idle]>,
     worker: usize,
 }
@@ -36,7 +37,11 @@ pub struct Room {
 #[repr(align(128))]
 struct Idle(Notify);
 
-/// Who is told tells the next one, unless it has done with it.
+/// Those who need a place that nobody has promised to leave; gone once they do not need it any more.
+#[derive(Debug, Default)]
+struct Asked(Mutex<VecDeque<Weak<()>>>);
+
+/// Who is told of it tells the next one, unless it has done with it.
 struct Told<'a>(Option<&'a Notify>);
 
 impl Drop for Told<'_> {
@@ -47,20 +52,41 @@ impl Drop for Told<'_> {
     }
 }
 
-/// A place that is asked for, until its drop.
-struct Asking<'a>(&'a AtomicUsize);
+/// Who will leave. Where it stays, another does.
+struct Promise<'a> {
+    to: Option<Weak<()>>,
+    asked: &'a Asked,
+    idle: &'a Notify,
+}
 
-impl Drop for Asking<'_> {
+impl Drop for Promise<'_> {
     fn drop(&mut self) {
-        take_one(self.0);
+        if let Some(to) = self.to.take() {
+            lock(&self.asked.0).push_front(to);
+            self.idle.notify_one();
+        }
     }
 }
 
-fn take_one(count: &AtomicUsize) -> bool {
-    let less = |count: usize| count.checked_sub(1);
-    count
-        .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
-        .is_ok()
+impl Asked {
+    /// Asks, until what it gives is dropped.
+    fn ask(&self) -> Arc<()> {
+        let asking = Arc::new(());
+        lock(&self.0).push_back(Arc::downgrade(&asking));
+        asking
+    }
+
+    /// Who asked first, and whether others ask.
+    fn next(&self) -> (Option<Weak<()>>, bool) {
+        let mut asked = lock(&self.0);
+        asked.retain(|asking| asking.strong_count() > 0);
+        (asked.pop_front(), !asked.is_empty())
+    }
+
+    fn is_some(&self) -> bool {
+        let asked = lock(&self.0);
+        asked.iter().any(|asking| asking.strong_count() > 0)
+    }
 }
 
 impl Room {
@@ -94,22 +120,32 @@ impl Room {
         self.most - self.free.available_permits()
     }
 
-    /// Takes a place. Where there is none, it asks for that of a connection on which nothing is asked: of the one of this worker
-    /// that has been so for the longest time, then of those of the others. Cancel safe.
+    /// Takes a place. Where there is none, it asks for that of a connection on which nothing is asked: of the one of this
+    /// worker that has been so for the longest time, then of those of the others. Cancel safe.
     pub async fn place(&self) -> Place {
-        let mut worker = self.worker;
         loop {
-            if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            if let Some(place) = self.free_place() {
                 return place;
             }
-            self.asked.fetch_add(1, Ordering::AcqRel);
-            let _asking = Asking(&self.asked);
-            self.workers[worker].0.notify_one();
+            let _asking = self.asked.ask();
+            self.idle().notify_one();
             if let Ok(place) = timeout(PATIENCE, self.left_place()).await {
                 return place;
             }
-            worker = (worker + 1) % self.workers.len();
+            let others = self.workers.iter().enumerate();
+            others
+                .filter(|(worker, _)| *worker != self.worker)
+                .for_each(|(_, Idle(idle))| idle.notify_one());
+            // Whoever has promised to leave may take longer than that.
+            if let Ok(place) = timeout(SETTLED + PATIENCE, self.left_place()).await {
+                return place;
+            }
         }
+    }
+
+    /// A place, where one is free.
+    pub fn free_place(&self) -> Option<Place> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
     /// Takes a place that is free, or that somebody leaves for their own reasons. Cancel safe.
@@ -121,32 +157,35 @@ impl Room {
         }
     }
 
-    fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) > 0
-    }
-
     /// Waits until a connection on which nothing has been asked since then is to end for another. Who polls this looks for
     /// requests before, at each poll. Cancel safe.
     pub async fn wanted(&self, since: Instant) {
-        let Idle(idle) = &self.workers[self.worker];
+        let (idle, asked) = (self.idle(), &*self.asked);
         loop {
             idle.notified().await;
             let mut told = Told(Some(idle));
             let settled = since + SETTLED;
             // It may have been said when nobody heard it, and be long done.
-            if self.is_asked() && Instant::now() < settled {
+            if asked.is_some() && Instant::now() < settled {
                 Box::pin(sleep_until(settled)).await;
             }
-            let leaves = take_one(&self.asked);
-            if !leaves || !self.is_asked() {
+            let (to, more) = asked.next();
+            if to.is_none() || !more {
                 told.0 = None;
             }
             drop(told);
-            if leaves {
+            if to.is_some() {
+                let mut promise = Promise { to, asked, idle };
                 // A request that the kernel has is heard of until then.
-                return yield_now().await;
+                yield_now().await;
+                promise.to = None;
+                return;
             }
         }
+    }
+
+    fn idle(&self) -> &Notify {
+        &self.workers[self.worker].0
     }
 }
 
@@ -222,6 +261,22 @@ mod tests {
         drop(first);
         assert!(!leaves(second.as_mut()));
         advance(SETTLED).await;
+        assert!(leaves(second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hears_of_a_request_at_the_last_moment_leaves_it_to_the_next() {
+        let (room, _places) = full(2, 1).await;
+        let since = Instant::now();
+        let mut first = Box::pin(room.wanted(since));
+        let mut second = pin!(room.wanted(since));
+        assert!(!leaves(first.as_mut()) && !leaves(second.as_mut()));
+        advance(SETTLED).await;
+        let mut comes = pin!(room.place());
+        assert!(poll(comes.as_mut()).is_pending());
+        assert!(poll(first.as_mut()).is_pending());
+        assert!(!leaves(second.as_mut()));
+        drop(first);
         assert!(leaves(second));
     }
 

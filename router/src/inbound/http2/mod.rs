@@ -111,7 +111,8 @@ async fn serve_watched<I, F, R, B>(
                     true => draining.as_mut().poll(context),
                     false => last_words.as_mut().poll(context),
                 };
-                let wanted = match keeper.streams.idle_since() {
+                let idle = keeper.streams.idle_since();
+                let wanted = match idle.filter(|_| keeper.watched.head_since().is_none()) {
                     Some(since) => {
                         if wanted.is_none() {
                             wanted.set(Some(room.wanted(since)));
