@@ -19,7 +19,7 @@ use integration_tests::tls::Tls;
 /// Hosts in the tables of all works that do not say otherwise.
 const CELLS: usize = 100_000;
 
-/// Measures the router beside nginx and HAProxy, which have to be installed, and Caddy where it is. The first processor is the proxies'.
+/// Measures the router beside nginx and HAProxy, which have to be installed. The first processor is the proxies'.
 #[derive(Debug, Parser)]
 struct Args {
     /// The router's binary.
@@ -28,6 +28,9 @@ struct Args {
     /// Another build of the router, measured as one more peer, in the works that are measured for each request or GB.
     #[arg(long)]
     against: Option<PathBuf>,
+    /// Caddy is measured, too, in the same works; it has to be installed, and takes several times as long as the others.
+    #[arg(long)]
+    caddy: bool,
     /// Rounds after the first, which warms up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -148,7 +151,9 @@ async fn measure(args: Args) -> io::Result<()> {
     let mut tables = Vec::new();
     if !works.is_empty() {
         let mut peers = benchmark::trio(&given, &args.router, &args.args).await?;
-        peers.extend(Peer::caddy(&given, "Caddy").await?);
+        if args.caddy {
+            peers.push(Peer::caddy(&given, "Caddy").await?);
+        }
         if let Some(other) = &args.against {
             peers.push(Peer::router(&given, other, "other build", &args.args).await?);
         }

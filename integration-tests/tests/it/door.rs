@@ -144,6 +144,25 @@ async fn where_all_places_are_taken_who_has_asked_nothing_for_longest_makes_room
 }
 
 #[tokio::test]
+async fn nobody_leaves_for_a_client_with_too_many_connections() {
+    let limits = [
+        "--max-connections",
+        "2",
+        "--max-connections-per-client",
+        "2",
+    ];
+    let (router, _cell) = door(limits).await;
+    let mut idle = [stays(&router).await, stays(&router).await];
+    let mut third = Raw::connect(router.addr()).await.unwrap();
+    third.ended().await;
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    for client in &mut idle {
+        client.write(&request).await.unwrap();
+        assert_eq!(client.answer().await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn an_http2_connection_on_which_nothing_is_asked_makes_room_too() {
     let (router, _cell) = door(ROOM_FOR_THREE).await;
     let mut client = Frames::connect(router.addr(), &[]).await.unwrap();
