@@ -189,10 +189,11 @@ async fn serve(
             }
             let words = if speaks_tls { b"" } else { respond::TOO_MANY_CONNECTIONS };
             // Beyond so many at once, and where there is no place, they are just closed.
-            let turn = Arc::clone(&turned_away).try_acquire_owned().ok();
-            if let Some(turn) = turn.zip(places.free_place()) {
+            if let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned()
+                && let Some(place) = places.free_place()
+            {
                 spawn_local(async move {
-                    let _turn = turn;
+                    let _places = (turn, place);
                     turn_away(socket, words).await;
                 });
             }

@@ -158,7 +158,7 @@ pub struct Settings {
     #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections: u64,
     /// The most connections that one client may have at once: an IPv4 address, or a /64 network of IPv6. Further ones get
-    /// 429, or are closed where TLS is spoken. Trusted proxies are no clients.
+    /// 429, or are closed where TLS is spoken or there is no place for them. Trusted proxies are no clients.
     #[arg(long, env = "CELL_ROUTER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections_per_client: u64,
     /// The most TLS handshakes at once, over all workers; further ones wait their turn. Who has not said hello yet takes none.

@@ -140,9 +140,13 @@ pub async fn serve<R, B>(
 /// written. Who polls this flushes before.
 async fn wanted(connection: &Connection, room: &Room, since: Instant) {
     let mut wanted = pin!(room.wanted(since));
-    poll_fn(|context| match connection.is_unwritten() {
-        true => Poll::Pending,
-        false => wanted.as_mut().poll(context),
+    poll_fn(|context| {
+        if connection.is_unwritten() {
+            // What it has been told, if anything, goes to the next one.
+            wanted.set(room.wanted(since));
+            return Poll::Pending;
+        }
+        wanted.as_mut().poll(context)
     })
     .await;
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ impl Asked {
     /// Asks, until what it gives is dropped.
     fn ask(&self) -> Arc<()> {
         let asking = Arc::new(());
-        lock(&self.0).push_back(Arc::downgrade(&asking));
+        let mut asked = lock(&self.0);
+        asked.retain(|asking| asking.strong_count() > 0);
+        asked.push_back(Arc::downgrade(&asking));
         asking
     }
 
@@ -123,13 +126,14 @@ impl Room {
     /// Takes a place. Where there is none, it asks for that of a connection on which nothing is asked: of the one of this
     /// worker that has been so for the longest time, then of those of the others. Cancel safe.
     pub async fn place(&self) -> Place {
+        if let Some(place) = self.free_place() {
+            return place;
+        }
+        let mut left = pin!(self.left_place());
         loop {
-            if let Some(place) = self.free_place() {
-                return place;
-            }
             let _asking = self.asked.ask();
             self.idle().notify_one();
-            if let Ok(place) = timeout(PATIENCE, self.left_place()).await {
+            if let Ok(place) = timeout(PATIENCE, left.as_mut()).await {
                 return place;
             }
             let others = self.workers.iter().enumerate();
@@ -137,7 +141,7 @@ impl Room {
                 .filter(|(worker, _)| *worker != self.worker)
                 .for_each(|(_, Idle(idle))| idle.notify_one());
             // Whoever has promised to leave may take longer than that.
-            if let Ok(place) = timeout(SETTLED + PATIENCE, self.left_place()).await {
+            if let Ok(place) = timeout(SETTLED + PATIENCE, left.as_mut()).await {
                 return place;
             }
         }
@@ -165,8 +169,12 @@ impl Room {
             idle.notified().await;
             let mut told = Told(Some(idle));
             let settled = since + SETTLED;
-            // It may have been said when nobody heard it, and be long done.
-            if asked.is_some() && Instant::now() < settled {
+            if Instant::now() < settled {
+                if !asked.is_some() {
+                    // It was said when nobody heard it, and is long done.
+                    told.0 = None;
+                    continue;
+                }
                 Box::pin(sleep_until(settled)).await;
             }
             let (to, more) = asked.next();
@@ -191,7 +199,7 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::{Pin, pin};
+    use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
     use tokio::time::advance;
