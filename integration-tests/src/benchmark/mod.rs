@@ -93,15 +93,16 @@ pub async fn train(given: &Given, router: &Path, args: &[String]) -> io::Result<
     router.stop()
 }
 
-/// What a work costs each peer, round by round.
+/// What a work costs each peer, round by round. Who begins changes with the round: what came before may cost something.
 async fn alternate(peers: &[Peer], work: &Work, rounds: usize) -> io::Result<Vec<Vec<Cost>>> {
     let mut costs = vec![Vec::new(); peers.len()];
     for round in 0..=rounds {
-        for (peer, costs) in peers.iter().zip(&mut costs) {
-            let cost = once(peer, work).await?;
+        for turn in 0..peers.len() {
+            let turn = (turn + round) % peers.len();
+            let cost = once(&peers[turn], work).await?;
             // The first round warms up.
             if round > 0 {
-                costs.push(cost);
+                costs[turn].push(cost);
             }
         }
     }
