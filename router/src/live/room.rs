@@ -244,6 +244,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn two_who_came_while_nobody_was_idle_have_two_leave() {
+        let (room, _places) = full(2, 1).await;
+        let (mut one, mut other) = (pin!(room.place()), pin!(room.place()));
+        assert!(poll(one.as_mut()).is_pending() && poll(other.as_mut()).is_pending());
+        let since = Instant::now();
+        let mut idle = [(); 2].map(|()| Box::pin(room.wanted(since)));
+        assert!(!idle.iter_mut().any(|idle| leaves(idle.as_mut())));
+        advance(SETTLED).await;
+        assert!(idle.iter_mut().all(|idle| leaves(idle.as_mut())));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_has_just_been_answered_stays_until_it_has_asked_nothing_for_a_while() {
         let (room, places) = full(1, 1).await;
         let since = Instant::now();
