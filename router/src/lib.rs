@@ -495,14 +495,8 @@ fn affordable(connections: usize, descriptors: Option<u64>) -> usize {
 fn start(own: Vec<Own>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, RunError> {
     let (ready, told) = std::sync::mpsc::channel();
     let workers = own.into_iter().enumerate().map(|(number, own)| {
-        let room = shared.room.of(number);
-        let (shared, ready) = (
-            Shared {
-                room,
-                ..shared.clone()
-            },
-            ready.clone(),
-        );
+        let (mut shared, ready) = (shared.clone(), ready.clone());
+        shared.room = shared.room.of(number);
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || worker::run(shared, own, &ready))
