@@ -98,11 +98,11 @@ async fn alternate(peers: &[Peer], work: &Work, rounds: usize) -> io::Result<Vec
     let mut costs = vec![Vec::new(); peers.len()];
     for round in 0..=rounds {
         for turn in 0..peers.len() {
-            let turn = (turn + round) % peers.len();
-            let cost = once(&peers[turn], work).await?;
+            let peer = (turn + round) % peers.len();
+            let cost = once(&peers[peer], work).await?;
             // The first round warms up.
             if round > 0 {
-                costs[turn].push(cost);
+                costs[peer].push(cost);
             }
         }
     }
