@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::{env, fs, io};
+use std::{env, io};
 
 use clap::Parser;
 use integration_tests::benchmark::held::{self, Held};
@@ -97,14 +97,20 @@ fn enclose() -> io::Result<()> {
         let error = command.args(env::args_os()).env(ENCLOSED, "").exec();
         return Err(without("unshare", &error));
     }
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status()
-        .map_err(|error| without("ip", &error))?;
-    if !up.success() {
-        return Err(without("ip link set lo up", &up));
+    // By route: as a namespace's default, a machine may allow only what it prefers itself.
+    for change in [
+        "link set lo up",
+        "route change local 127.0.0.1 dev lo src 127.0.0.1 table local congctl cubic",
+    ] {
+        let changed = Command::new("ip")
+            .args(change.split(' '))
+            .status()
+            .map_err(|error| without("ip", &error))?;
+        if !changed.success() {
+            return Err(without(&format!("ip {change}"), &changed));
+        }
     }
-    fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "cubic")
+    Ok(())
 }
 
 fn without(tool: &str, why: &dyn Display) -> io::Error {
