@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod coalesce;
 pub mod config;
 pub mod control;
 pub mod decision;

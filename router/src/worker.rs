@@ -17,6 +17,7 @@ use crate::account::output::Output;
 use crate::account::sight::Questions;
 use crate::account::tally::Tally;
 use crate::account::trace::{Spans, Tracer};
+use crate::coalesce;
 use crate::config::traces::Sampling;
 use crate::config::{Config, Place};
 use crate::http1::tcp::Tcp;
@@ -87,6 +88,7 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     pipe::share_among(shared.config.workers);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(coalesce::wait)
         .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,

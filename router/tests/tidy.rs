@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The stages, in the order in which a request's knowledge grows. Stages in one row never see each other.
 const ORDER: [&[&str]; 13] = [
-    &["steps"],
+    &["steps", "coalesce"],
     &["config", "registry"],
     &["wire"],
     &["decision"],

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::file::Sent;
 use super::pace::Taking;
 use super::record::{Ending, Record};
+use crate::coalesce;
 use crate::http1;
 use crate::http1::{AsIs, HasLines, Piece};
 use crate::http2;
@@ -402,7 +403,11 @@ impl<G> Relayed<G> {
 
     fn count(&self, bytes: u64) {
         let counter = self.counter();
-        counter.set(counter.get() + bytes);
+        let all = counter.get() + bytes;
+        counter.set(all);
+        if all >= coalesce::LARGE {
+            coalesce::moved();
+        }
         self.record.progress();
     }
 
@@ -658,6 +663,44 @@ impl<G: Unpin> Body for Answer<G> {
             Self::Own(body, _) => body.size_hint(),
             Self::File(body) => body.size_hint(),
             Self::Relayed(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderValue, Method, Version};
+
+    use super::*;
+    use crate::account::log::AccessLog;
+    use crate::account::output::Output;
+    use crate::account::record::Opening;
+    use crate::config::LogFormat;
+
+    #[test]
+    fn a_body_is_large_from_so_many_bytes_on() {
+        let log = AccessLog::new(
+            LogFormat::Json,
+            Arc::default(),
+            Output::default(),
+            false,
+            None,
+        );
+        let opening = Opening {
+            id: HeaderValue::from_static("1"),
+            client: [192, 0, 2, 7].into(),
+            version: Version::HTTP_11,
+            method: &Method::PUT,
+            host: "alice.example.com",
+            path: "/",
+            parent: None,
+        };
+        let body = Relayed::absent(Record::open(Rc::new(log), opening));
+        for (bytes, large) in [(coalesce::LARGE - 1, false), (1, true), (0, true)] {
+            body.count(bytes);
+            assert_eq!(coalesce::take_moved(), large);
         }
     }
 }
