@@ -406,7 +406,7 @@ impl<G> Relayed<G> {
         let all = counter.get() + bytes;
         counter.set(all);
         if all >= coalesce::LARGE {
-            coalesce::moved();
+            coalesce::moved(bytes);
         }
         self.record.progress();
     }
@@ -698,9 +698,9 @@ mod tests {
             parent: None,
         };
         let body = Relayed::absent(Record::open(Rc::new(log), opening));
-        for (bytes, large) in [(coalesce::LARGE - 1, false), (1, true), (0, true)] {
+        for (bytes, of_large) in [(coalesce::LARGE - 1, 0), (1, 1), (7, 7)] {
             body.count(bytes);
-            assert_eq!(coalesce::take_moved(), large);
+            assert_eq!(coalesce::take_moved(), of_large);
         }
     }
 }
