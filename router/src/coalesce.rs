@@ -15,7 +15,7 @@ pub const LARGE: u64 = 512 * 1024;
 /// For so long a thread lets come what comes; the kernel may make it 50 µs more (`timerslack_ns` in proc(5)), and whoever else
 /// wants its processor more than that.
 const LULL: Duration = Duration::from_micros(50);
-/// If it moved so many bytes of large bodies since it waited last: what comes in drops is not held up for less than a segment.
+/// If it moved so many bytes of large bodies since it waited last: what comes in drops delays nobody.
 const MUCH: u64 = 32 * 1024;
 /// And within so long of having looked: of what comes seldom no more would come meanwhile.
 const SOON: Duration = Duration::from_micros(200);
