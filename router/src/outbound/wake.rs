@@ -107,6 +107,9 @@ impl fmt::Display for NotAsleep {
 
 impl std::error::Error for NotAsleep {}
 
+/// Why no cell without a machine is woken.
+const NO_MACHINE: &str = "it lives at an address, where nothing can start it";
+
 /// The way to have cells woken and put to sleep.
 #[derive(Debug, Clone)]
 pub struct Waker(mpsc::UnboundedSender<Order>);
@@ -131,6 +134,9 @@ impl Waker {
         live: &Arc<Live>,
         patience: Option<Duration>,
     ) -> Result<(), StreamError> {
+        if !matches!(cell.placement, Placement::Machine { .. }) {
+            return Err(StreamError::Wake(NO_MACHINE.into()));
+        }
         let until = patience.map(|patience| Instant::now() + patience);
         loop {
             let (mut progress, began) = live.join_wake(&cell.placement, |progress| {
@@ -332,7 +338,7 @@ async fn wake(
     reach: impl Fn(Stage),
 ) -> Result<SocketAddr, String> {
     let Placement::Machine { app, machine, port } = &cell.placement else {
-        return Err("it lives at an address, where nothing can start it".to_owned());
+        return Err(NO_MACHINE.to_owned());
     };
     let machine = Subject {
         machines,
@@ -500,6 +506,18 @@ mod tests {
             let mut backoff = Backoff(LONGEST_PAUSE);
             assert!(backoff.pause(Some(not_before)).now_or_never().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_no_machine_is_refused_before_anybody_is_asked() {
+        let text = br#"{"version":1,"cells":{"bob":{"address":"127.0.0.1:9"}}}"#;
+        let registry = Registry::parse(text).unwrap();
+        let cell = registry.cell("bob").unwrap();
+        // Nobody carries out what is asked.
+        let (waker, _orders) = channel();
+        let live = Arc::new(Live::default());
+        let woken = waker.wake(cell, &live, Some(Duration::ZERO)).await;
+        assert!(matches!(woken, Err(StreamError::Wake(_))), "{woken:?}");
     }
 
     #[test]
