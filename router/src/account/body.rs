@@ -669,35 +669,13 @@ impl<G: Unpin> Body for Answer<G> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use http::{HeaderValue, Method, Version};
-
     use super::*;
-    use crate::account::log::AccessLog;
-    use crate::account::output::Output;
-    use crate::account::record::Opening;
+    use crate::account::record::opened;
     use crate::config::LogFormat;
 
     #[test]
     fn a_body_is_large_from_so_many_bytes_on() {
-        let log = AccessLog::new(
-            LogFormat::Json,
-            Arc::default(),
-            Output::default(),
-            false,
-            None,
-        );
-        let opening = Opening {
-            id: HeaderValue::from_static("1"),
-            client: [192, 0, 2, 7].into(),
-            version: Version::HTTP_11,
-            method: &Method::PUT,
-            host: "alice.example.com",
-            path: "/",
-            parent: None,
-        };
-        let body = Relayed::absent(Record::open(Rc::new(log), opening));
+        let body = Relayed::absent(opened(LogFormat::Json, None));
         for (bytes, of_large) in [(coalesce::LARGE - 1, 0), (1, 1), (7, 7)] {
             body.count(bytes);
             assert_eq!(coalesce::take_moved(), of_large);

@@ -648,12 +648,26 @@ impl<'a> JsonLine<'a> {
     }
 }
 
+/// The record of a request that a test has.
+#[cfg(test)]
+pub fn opened(format: crate::config::LogFormat, parent: Option<TraceParent>) -> Rc<Record> {
+    use crate::account::output::Output;
+    let log = AccessLog::new(format, Default::default(), Output::default(), false, None);
+    let opening = Opening {
+        id: HeaderValue::from_static("1"),
+        client: [192, 0, 2, 7].into(),
+        version: Version::HTTP_11,
+        method: &Method::GET,
+        host: "alice.example.com",
+        path: "/",
+        parent,
+    };
+    Record::open(Rc::new(log), opening)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::account::output::Output;
 
     #[test]
     fn days_become_dates() {
@@ -715,18 +729,8 @@ mod tests {
     fn a_line_names_the_trace_that_the_request_names() {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let line = |format, parent| {
-            let log = AccessLog::new(format, Arc::default(), Output::default(), false, None);
-            let opening = Opening {
-                id: HeaderValue::from_static("1"),
-                client: [192, 0, 2, 7].into(),
-                version: Version::HTTP_11,
-                method: &Method::GET,
-                host: "alice.example.com",
-                path: "/",
-                parent,
-            };
             let mut line = String::new();
-            Record::open(Rc::new(log), opening).line(&mut line, SystemTime::now(), Duration::ZERO);
+            opened(format, parent).line(&mut line, SystemTime::now(), Duration::ZERO);
             line
         };
         let parent = TraceParent::parse(traceparent.as_bytes());
