@@ -20,8 +20,8 @@ const WRITE_AHEAD: usize = 16 * 1024;
 /// Data of up to so many bytes is copied to what else is written; more is written from where it is.
 const COPIED: usize = 2 * 1024;
 
-/// No more than so many bytes are left to be written later.
-const LEFT: usize = 64 * 1024;
+/// No more than so many bytes are left to be written later: more is written while the processor's caches still hold it.
+const LEFT: usize = 4 * 1024;
 
 /// After so many bytes of a turn that went through pipes, the kernel may take more to send: whoever takes so many is no one
 /// who does not read, and to be woken for each bit doubles what a large body costs.

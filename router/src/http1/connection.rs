@@ -520,15 +520,27 @@ mod tests {
     async fn what_is_left_is_written_by_another_task() {
         served(async {
             let (connection, mut client) = connected().await;
-            leave(&connection, 7, 10_000).await;
+            leave(&connection, 7, 4_000).await;
             connection.rest();
             assert!(connection.0.borrow().io.is_left());
             let (filled, ()) = tokio::join!(connection.fill(), async {
-                let mut answer = [0; 10_004];
+                let mut answer = [0; 4_004];
                 client.read_exact(&mut answer).await.unwrap();
                 client.write_all(b"next").await.unwrap();
             });
             assert!(filled.unwrap());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn much_is_written_at_once() {
+        served(async {
+            let (connection, mut client) = connected().await;
+            leave(&connection, 7, 5_000).await;
+            assert!(!connection.0.borrow().io.is_left());
+            let mut answer = [0; 5_004];
+            client.read_exact(&mut answer).await.unwrap();
         })
         .await;
     }
@@ -550,15 +562,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_to_a_slow_client_comes_whole_and_in_order() {
-        const EACH: usize = 40_000;
+        const EACH: usize = 4_000;
+        let bytes = || (0..=250).cycle().take(4_000);
         served(async {
             let (connection, mut client) = connected().await;
             let writing = async {
-                for byte in 0..=255 {
+                for byte in bytes() {
                     poll_fn(|context| connection.poll_flush(context))
                         .await
                         .unwrap();
                     leave(&connection, byte, EACH).await;
+                    assert!(connection.0.borrow().io.is_left());
                     connection.rest();
                     yield_now().await;
                 }
@@ -566,11 +580,14 @@ mod tests {
                 assert!(!connection.fill().await.unwrap());
             };
             let reading = async {
+                while !connection.is_unwritten() {
+                    yield_now().await;
+                }
                 let mut answer = vec![0; 4 + EACH];
-                for byte in 0..=255 {
+                for wanted in bytes() {
                     client.read_exact(&mut answer).await.unwrap();
                     assert_eq!(&answer[..4], b"head");
-                    assert!(answer[4..].iter().all(|read| *read == byte), "{byte}");
+                    assert!(answer[4..].iter().all(|read| *read == wanted), "{wanted}");
                 }
                 client.shutdown().await.unwrap();
             };
