@@ -264,7 +264,7 @@ impl Buffered {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Fate::Left(_) | Fate::Failed(_) = self.fate
+        if let Fate::Failed(_) = self.fate
             && let Fate::Failed(error) = std::mem::replace(&mut self.fate, Fate::Flushed)
         {
             return Poll::Ready(Err(error));
@@ -497,6 +497,50 @@ mod tests {
     use super::*;
     use crate::http1::pipe::{self, Piped, Source};
     use crate::http1::tcp::Tcp;
+
+    /// Takes what is written, and has passed nothing on: TLS before a socket that is full.
+    struct Full;
+
+    impl AsyncRead for Full {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Full {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl Io for Full {
+        fn reset_on_close(&self) {}
+    }
+
+    #[test]
+    fn what_was_left_and_is_not_on_the_socket_is_unwritten() {
+        let mut io = Buffered::new(Box::new(Full), BytesMut::new());
+        io.queue(b"words", Piece::default(), b"");
+        io.fate = Fate::Left(Waker::noop().clone());
+        let flushed = io.poll_flush(&mut Context::from_waker(Waker::noop()));
+        assert!(flushed.is_pending() && io.is_unwritten());
+    }
 
     #[tokio::test]
     async fn who_spoke_or_left_is_not_quiet_also_for_a_task_that_has_done_much() {
