@@ -20,8 +20,9 @@ impl Lines {
 
     /// Adds a line of several parts, each of visible ASCII and blanks; nothing if one is not.
     pub fn add_text<const N: usize>(&mut self, name: &HeaderName, parts: [&str; N]) {
-        let fits = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-        if parts.iter().all(|part| part.bytes().all(fits)) {
+        // Looked at to its end: that is done many bytes at a time.
+        let fits = |all, byte| all & matches!(byte, b' '..=b'~');
+        if parts.iter().all(|part| part.bytes().fold(true, fits)) {
             self.write(name, parts.map(str::as_bytes));
         }
     }

@@ -161,9 +161,25 @@ pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     Ok(Some(length))
 }
 
+/// Whether each byte may be part of a token.
+static TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0;
+    while byte < token.len() {
+        token[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
+    while let [byte, rest @ ..] = others {
+        token[*byte as usize] = true;
+        others = rest;
+    }
+    token
+};
+
 /// Whether a byte may be part of a token (RFC 9110 section 5.6.2).
 pub fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// A number of nothing but digits.
@@ -182,6 +198,15 @@ pub fn padded(value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_letters_digits_and_fifteen_others() {
+        let others: Vec<u8> = (0..=255)
+            .filter(|byte: &u8| is_token(*byte) && !byte.is_ascii_alphanumeric())
+            .collect();
+        assert_eq!(others, b"!#$%&'*+-.^_`|~");
+        assert!((0..=255).all(|byte: u8| !byte.is_ascii_alphanumeric() || is_token(byte)));
+    }
 
     #[test]
     fn a_length_is_one_line_of_digits() {
