@@ -1,12 +1,13 @@
 //! One worker: a thread with its own runtime, listeners, connections to cells and access log.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::timeout;
@@ -86,11 +87,7 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     // Who is not there any more to hear it has given up.
     let fail = |error: String| _ = ready.send(Err(error));
     pipe::share_among(shared.config.workers);
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(coalesce::wait)
-        .build_local(LocalOptions::default())
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(error.to_string()),
     };
@@ -116,6 +113,14 @@ pub(crate) fn run(shared: Shared, own: Own, ready: &Ready) {
     if let Err(error) = served {
         fail(error);
     }
+}
+
+/// What polls a worker's tasks, on the thread that makes it.
+fn runtime() -> io::Result<LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(coalesce::wait)
+        .build_local(LocalOptions::default())
 }
 
 async fn serve(
@@ -278,5 +283,18 @@ async fn in_turns(mut look: impl FnMut(usize) -> Option<usize>) {
     while let Some(from) = place {
         place = look(from);
         yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_waits_first_lets_large_bodies_come() {
+        let runtime = runtime().unwrap();
+        coalesce::moved(1);
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        assert_eq!(coalesce::take_moved(), 0);
     }
 }
