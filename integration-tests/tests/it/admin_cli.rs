@@ -57,6 +57,9 @@ async fn commands_do_by_url_what_they_do_on_the_file() {
     let commands: &[&[&str]] = &[
         &["cell", "list"],
         &["cell", "show", "alice", "--json"],
+        // There is nothing before what is there.
+        &["registry", "undo"],
+        &["registry", "diff"],
         &[
             "cell",
             "add",

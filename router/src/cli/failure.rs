@@ -99,12 +99,11 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refused) => refused.into(),
-            StoreError::NoSuchVersion(_) | StoreError::NothingToUndo => {
-                Self::new(Kind::NotFound, error.to_string())
-            }
-            StoreError::File(..) | StoreError::Bucket(_) | StoreError::Damaged(_) => {
-                Self::new(Kind::Refused, error.to_string())
-            }
+            StoreError::NoSuchVersion(_) => Self::new(Kind::NotFound, error.to_string()),
+            StoreError::NothingToUndo
+            | StoreError::File(..)
+            | StoreError::Bucket(_)
+            | StoreError::Damaged(_) => Self::new(Kind::Refused, error.to_string()),
         }
     }
 }
