@@ -47,7 +47,8 @@ enum Command {
     /// Edit the registry as a whole, and its history.
     #[command(subcommand)]
     Registry(registry::Command),
-    /// Check a registry file: all problems at once, each at its place. Exit code 1 if there is any.
+    /// Check a registry file: all problems of its text at once, each at its place; secrets and files that it names are not looked
+    /// at. Exit code 1 if there is any.
     Check(check::Check),
     /// Say where a request would go and why, by the same decision that the router takes.
     Explain(Box<explain::Explain>),

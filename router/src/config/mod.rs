@@ -105,7 +105,7 @@ pub struct Settings {
     /// client is chosen by name; the folder is read again when it changes.
     #[arg(long, env = "CELL_ROUTER_TLS_CERTIFICATES")]
     pub tls_certificates: Option<PathBuf>,
-    /// Redirects requests that came by plain HTTP to https, except those below /.well-known/acme-challenge/. Needs
+    /// Redirects requests that came by plain HTTP to https, except those for /.well-known/acme-challenge/TOKEN. Needs
     /// --tls-listen, or a trusted proxy that says by X-Forwarded-Proto what the client spoke.
     #[arg(long, env = "CELL_ROUTER_HTTPS_REDIRECT", value_parser = clap::builder::FalseyValueParser::new())]
     pub https_redirect: bool,
@@ -190,8 +190,8 @@ pub struct Settings {
     /// How long running requests and tunnels may go on after a stop signal, in milliseconds.
     #[arg(long, env = "CELL_ROUTER_DRAIN_MS", default_value_t = 50_000)]
     pub drain_ms: u64,
-    /// Address of the admin listener: metrics, live state and explanations, never on an address for clients. There is none
-    /// unless given. One that is not loopback needs --admin-tokens.
+    /// Address of the admin listener: its page, metrics, live state and, by a token's role, operations on cells and edits of the
+    /// registry; never on an address for clients. There is none unless given. One that is not loopback needs --admin-tokens.
     #[arg(long, env = "CELL_ROUTER_ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
     /// File of tokens for the admin listener, a line for each as `cell-router token` prints it. Without it whoever reaches
