@@ -166,13 +166,11 @@ static TOKEN: [bool; 256] = {
     let mut token = [false; 256];
     let mut byte = 0;
     while byte < token.len() {
-        token[byte] = (byte as u8).is_ascii_alphanumeric();
+        token[byte] = matches!(
+            byte as u8,
+            b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'#'..=b'\'' | b'!' | b'*' | b'+' | b'-' | b'.' | b'|' | b'~'
+        );
         byte += 1;
-    }
-    let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
-    while let [byte, rest @ ..] = others {
-        token[*byte as usize] = true;
-        others = rest;
     }
     token
 };
