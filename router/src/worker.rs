@@ -288,13 +288,23 @@ async fn in_turns(mut look: impl FnMut(usize) -> Option<usize>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
     fn a_worker_that_waits_first_lets_large_bodies_come() {
         let runtime = runtime().unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.write_all(b"a").unwrap();
         coalesce::moved(1);
-        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        runtime.block_on(async {
+            // That it is readable is heard of by waiting for events only.
+            let near = tokio::net::UnixStream::from_std(near).unwrap();
+            near.readable().await.unwrap();
+        });
         assert_eq!(coalesce::take_moved(), 0);
     }
 }
