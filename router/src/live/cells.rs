@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex as Turns, Notify, watch};
 use tokio::time::{Duration, Instant};
 
 use super::breaker::Breaker;
@@ -46,8 +46,9 @@ pub struct Live {
     in_flight: AtomicU32,
     /// Requests that wait for anything but a place: for the cell, or for who signs its clients in.
     held: AtomicU32,
-    /// Requests that wait for a place among them, and what tells the first of these that one is free.
+    /// Requests that wait for a place among them, one behind the other, and what tells the first of these that one is free.
     queued: AtomicU32,
+    line: Turns<()>,
     freed: Notify,
     /// The wake that is under way, so that all who wait share it.
     wake: Mutex<Option<Wake>>,
@@ -209,8 +210,9 @@ pub struct InFlight(Arc<Live>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        if self.0.queued.load(Ordering::Acquire) > 0 {
+        // In one order with those who queue and then look for a place: else each could miss the other.
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.0.queued.load(Ordering::SeqCst) > 0 {
             self.0.freed.notify_one();
         }
     }
@@ -232,15 +234,15 @@ pub struct Queued(Arc<Live>);
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Ordering::AcqRel);
-        // Whoever was told of a free place and left tells the next.
-        self.0.freed.notify_one();
+        self.0.queued.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Queued {
     /// Waits for one of `most` places, behind those who came before. Cancel safe.
     pub async fn place(self, most: u32) -> InFlight {
+        // Only the first looks. Who leaves lets the next one look, whatever the one who left was told.
+        let _first = self.0.line.lock().await;
         loop {
             let mut freed = pin!(self.0.freed.notified());
             // From now on a place that gets free is not missed.
@@ -299,7 +301,7 @@ impl Live {
     pub fn queue(self: &Arc<Self>, most: u32) -> Option<Queued> {
         let queued = self
             .queued
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| {
                 (n < most).then_some(n + 1)
             });
         queued.ok().map(|_| Queued(Arc::clone(self)))
@@ -308,7 +310,7 @@ impl Live {
     fn take(self: &Arc<Self>, most: u32) -> Option<InFlight> {
         let entered = self
             .in_flight
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| {
                 (n < most).then_some(n + 1)
             });
         entered.ok().map(|_| InFlight(Arc::clone(self)))
@@ -379,6 +381,9 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
     use crate::registry::{AppName, MachineId};
 
@@ -433,6 +438,40 @@ mod tests {
         held.push(cells.hold(cell("alice"), 3).unwrap());
         drop(held);
         assert_eq!(cells.census().held, 0);
+    }
+
+    #[test]
+    fn who_waits_for_a_place_has_it_before_all_who_came_later() {
+        const PLACES: u32 = 2;
+        let live = Arc::<Live>::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut running: Vec<_> = (0..PLACES).filter_map(|_| live.enter(PLACES)).collect();
+        let mut line = VecDeque::new();
+        for came in 0..40 {
+            let mut comes = Box::pin(live.queue(20).unwrap().place(PLACES));
+            assert!(comes.as_mut().poll(&mut context).is_pending());
+            line.push_back((came, comes));
+            if came < 10 {
+                continue;
+            }
+            drop(running.remove(0));
+            if came % 5 == 0 {
+                // It was told, and leaves.
+                line.pop_front();
+            }
+            // Who came last looks first.
+            let mut placed = Vec::new();
+            for (number, waits) in line.iter_mut().rev() {
+                if let Poll::Ready(place) = waits.as_mut().poll(&mut context) {
+                    placed.push(*number);
+                    running.push(place);
+                }
+            }
+            let first = line.pop_front().map(|(number, _)| number);
+            assert_eq!((placed.len(), placed.first()), (1, first.as_ref()));
+        }
+        drop((line, running));
+        assert_eq!((live.queued(), live.in_flight()), (0, 0));
     }
 
     #[test]
