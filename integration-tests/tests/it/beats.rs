@@ -364,6 +364,32 @@ async fn a_cell_that_falls_silent_is_missing_and_is_told_of_once_until_it_is_bac
 }
 
 #[tokio::test]
+async fn an_entry_that_comes_good_while_the_text_stays_is_awaited() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    let heard = Heard::start(options(json!({}))).await;
+    let mut events = Events::open(&heard.admin, None).await;
+    events.until(|kind, _| kind == "resync").await;
+    let nowhere = || beating(json!({ "address": "127.0.0.1:9" }), 1);
+    let mut alice = nowhere();
+    alice["secret"] = json!({ "file": secret });
+    let cells = json!({ "alice": alice, "bob": nowhere() });
+    heard.admin.router.save(&registry(cells));
+    let flagged = |kind: &str, data: &Value| (kind == "registry").then(|| data["flagged"].clone());
+    events
+        .until(|kind, data| flagged(kind, data) == Some(json!(1)))
+        .await;
+    let (_, first) = heard.notice("204 No Content").await;
+    assert_eq!(first["data"]["cell"], "bob", "{first}");
+    std::fs::write(&secret, SECRET).unwrap();
+    heard.admin.router.hang_up();
+    events
+        .until(|kind, data| flagged(kind, data) == Some(json!(0)))
+        .await;
+    assert_eq!(heard.told().await, "cell.missing");
+}
+
+#[tokio::test]
 async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_expected() {
     let fly = Fly::start().await.unwrap();
     let heard = Heard::start(on_fly(&fly, json!({}))).await;

@@ -22,7 +22,8 @@ use super::cells::{Summary, summary_of};
 use super::problem::{Problem, Sort};
 use crate::live::cells::{Live, Stage};
 use crate::live::lock;
-use crate::registry::{CellName, Version};
+use crate::live::snapshot::Seen;
+use crate::registry::CellName;
 
 /// How often what has changed is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -243,7 +244,7 @@ fn news(changed: &[&CellName], summary: impl Fn(&CellName) -> Option<Summary>) -
 pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looks: Option<(Version, HashMap<CellName, Look>)> = None;
+    let mut looks: Option<(Seen, HashMap<CellName, Look>)> = None;
     loop {
         ticks.tick().await;
         if feed.last.receiver_count() == 0 {
@@ -263,8 +264,8 @@ pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
         for name in view.beats.missing() {
             now.entry(name).or_default().missing = true;
         }
-        if let Some((version, before)) = &looks {
-            if *version != snapshot.version {
+        if let Some((seen, before)) = &looks {
+            if !seen.is(&snapshot) {
                 let news = NewRegistry {
                     version: snapshot.version.to_string(),
                     cells: snapshot.registry.len(),
@@ -277,7 +278,7 @@ pub(super) async fn follow(view: Arc<View>, feed: Arc<Feed>) -> Infallible {
                 feed.tell(news);
             }
         }
-        if looks.replace((snapshot.version, now)).is_none() {
+        if looks.replace((Seen::of(&snapshot), now)).is_none() {
             feed.begin();
         }
     }
@@ -288,7 +289,7 @@ fn json(news: &impl Serialize) -> Arc<str> {
     serde_json::to_string(news).unwrap_or_default().into()
 }
 
-/// Changes as they happen. `registry`: another version is in force. `cells`: those whose requests, wakes or breakers have
+/// Changes as they happen. `registry`: another version is in force, or more of the same. `cells`: those whose requests, wakes or breakers have
 /// changed, or which are missing or back; `many`: so many that only their number is told. `resync`: something was missed, so load again what you show; it comes first, unless `Last-Event-ID` names an
 /// event that is known still.
 #[utoipa::path(get, path = "/v1/events", tag = "router",

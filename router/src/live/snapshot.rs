@@ -2,7 +2,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use foldhash::HashMap;
 use tokio::sync::watch;
@@ -64,6 +64,22 @@ impl Snapshot {
             None => self.registry.pages(),
         };
         self.pages.get(folder?)
+    }
+}
+
+/// Which snapshot somebody has seen last, of which it keeps nothing. More of the same text may be in force in a later one.
+#[derive(Debug, Default)]
+pub struct Seen(Weak<Snapshot>);
+
+impl Seen {
+    /// That it is this one.
+    pub fn of(snapshot: &Arc<Snapshot>) -> Self {
+        Self(Arc::downgrade(snapshot))
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, snapshot: &Arc<Snapshot>) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(snapshot))
     }
 }
 

@@ -19,8 +19,8 @@ use super::webhook::{Event, Notice, Notices};
 use crate::decision::beat::{Home, INTERVALS, Silence, Verdict, home, judge};
 use crate::live::beats::Beats;
 use crate::live::cells::Cells;
-use crate::live::snapshot::{Publisher, Snapshot};
-use crate::registry::{Admission, Cell, CellName, Placement, Version};
+use crate::live::snapshot::{Publisher, Seen, Snapshot};
+use crate::registry::{Admission, Cell, CellName, Placement};
 
 /// How often silences are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -142,10 +142,10 @@ impl Absence {
     }
 }
 
-/// All cells that are to beat, by the registry of one version.
+/// All cells that are to beat, by one snapshot of the registry.
 #[derive(Debug, Default)]
 struct Watched {
-    version: Option<Version>,
+    seen: Seen,
     watches: HashMap<CellName, Watch>,
     /// Those of which the platform is to be asked.
     asks: VecDeque<CellName>,
@@ -158,7 +158,7 @@ impl Watched {
     fn pass(&mut self, absence: &Absence, now: Instant) {
         let stalled = self.looked.replace(now).is_some_and(|at| now - at > STALL);
         let snapshot = absence.publisher.current();
-        if self.version != Some(snapshot.version) {
+        if !self.seen.is(&snapshot) {
             self.read(absence, &snapshot, now);
         }
         for (name, watch) in &mut self.watches {
@@ -172,9 +172,9 @@ impl Watched {
         }
     }
 
-    /// Takes over what another version of the registry says. A cell that has moved is awaited anew.
-    fn read(&mut self, absence: &Absence, snapshot: &Snapshot, now: Instant) {
-        self.version = Some(snapshot.version);
+    /// Takes over what another snapshot of the registry says. A cell that has moved is awaited anew.
+    fn read(&mut self, absence: &Absence, snapshot: &Arc<Snapshot>, now: Instant) {
+        self.seen = Seen::of(snapshot);
         let mut before = std::mem::take(&mut self.watches);
         let awaited = snapshot.registry.cells();
         for cell in awaited.filter(|cell| !cell.policy.limits.beat_every.is_zero()) {
