@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, client as h2client};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use integration_tests::client::{self, Answer, Error, Http, Raw};
 use integration_tests::http2::{
     ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, PING, PREFACE,
@@ -657,6 +657,63 @@ async fn where_the_cell_takes_no_more_at_once_another_connection_is_opened() {
     for answer in join_all(waiting).await {
         assert_eq!(answer.unwrap().unwrap().text(), "ok");
     }
+}
+
+#[tokio::test]
+async fn who_tries_a_cell_connects_though_a_connection_is_there() {
+    let mut cell = Http2Cell::listen().await;
+    let address = cell.addr();
+    cell.builder.max_concurrent_streams(1);
+    let router = before(&cell).await;
+    let first = getting(&router, "/first");
+    let mut kept = cell.line().await;
+    kept.asked().await.answer(200, "ok");
+    first.await.unwrap().unwrap();
+    let request = Request::get("/long").header("host", HOST);
+    let request = request.body(client::full("")).unwrap();
+    let begun = async {
+        let mut asked = kept.asked().await;
+        let head = Response::new(());
+        asked.respond.send_response(head, false).unwrap()
+    };
+    let (long, mut body) = tokio::join!(client::open(router.addr(), Http::One, request), begun);
+    drop(cell);
+    // What is kept has no room: each connects.
+    for _ in 0..5 {
+        let answer = getting(&router, "/").await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    }
+    said(&router, "breaker opens").await;
+    body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+    let long = long.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(long.to_bytes(), "ok");
+    // Now it has, and says nothing of whether others could connect.
+    let status = loop {
+        tokio::select! {
+            answer = getting(&router, "/trial") => {
+                let answer = answer.unwrap().unwrap();
+                if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                    break answer.status;
+                }
+            }
+            _ = kept.asked() => panic!("what was kept says nothing of the cell"),
+        }
+    };
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    let cell = Http2Cell {
+        listener: TcpListener::bind(address).await.unwrap(),
+        builder: server::Builder::new(),
+    };
+    let mut line = loop {
+        tokio::select! {
+            early = getting(&router, "/trial") => {
+                assert_eq!(early.unwrap().unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+            }
+            line = cell.line() => break line,
+        }
+    };
+    line.asked().await.answer(200, "ok");
+    said(&router, "breaker closes").await;
 }
 
 #[tokio::test]

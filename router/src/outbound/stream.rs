@@ -375,7 +375,7 @@ impl Upstream {
 
     /// Reaches the cell, or shares the connection with which another request has done so.
     async fn join(&self, to: &Destination, record: &Rc<Record>) -> Result<Channel, StreamError> {
-        if to.cell.policy.protocol == Protocol::Http1 {
+        if to.cell.policy.protocol == Protocol::Http1 || to.trial.is_some() {
             return self.reach(to, record).await;
         }
         let sharing = &self.pool.sharing;
