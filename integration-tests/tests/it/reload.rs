@@ -282,20 +282,6 @@ async fn a_pooled_connection_does_not_outlive_a_move() {
 }
 
 #[tokio::test]
-async fn a_paused_cell_holds_its_requests_until_it_is_active() {
-    let (router, alice, _fly) = real(MachineSpec::cell("cells", "alice")).await;
-    let mut entry = at(alice.address());
-    entry["state"] = json!("paused");
-    router.save(&registry(json!({ "alice": entry })));
-    said(&router, LOADED).await;
-    let held = tokio::spawn(client::get(router.addr(), HOST, "/whoami"));
-    // The paused cell's own record tells that it was held: it has waited.
-    router.save(&registry(json!({ "alice": at(alice.address()) })));
-    said(&router, LOADED).await;
-    assert_eq!(held.await.unwrap().unwrap().status, StatusCode::OK);
-}
-
-#[tokio::test]
 async fn secrets_that_are_missing_are_told_with_their_place() {
     let with = |secret: Value| {
         let mut cell = at(([127, 0, 0, 1], 1).into());

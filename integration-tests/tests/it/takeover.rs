@@ -17,6 +17,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -318,23 +319,23 @@ async fn a_signal_before_it_has_taken_over_ends_the_new_router_only() {
     let cell = Echo::start("alice").await;
     let place = Place::new(cell.address());
     let old = place.first("1").await;
-    // As if another takeover were under way: the new router waits for the old one's word.
-    let busy = {
-        let path = place.path.clone();
-        let take = move || takeover::take(&path).unwrap();
-        tokio::task::spawn_blocking(take).await.unwrap()
-    };
+    // In the place of the old router, of which the new one waits for a word.
+    let path = place.path.with_extension("busy");
+    let busy = tokio::net::UnixListener::bind(&path).unwrap();
     let mut command = std::process::Command::new(&Binaries::built().cell_router);
     command
         .args(["serve", "--listen", &old.addr().to_string()])
         .arg("--registry")
         .arg(old.registry())
         .arg("--takeover")
-        .arg(&place.path);
+        .arg(&path);
     let new = Process::spawn("cell-router", &mut command, None).unwrap();
+    let (mut heir, _) = busy.accept().await.unwrap();
     new.signal(Signal::TERM);
     assert_eq!(new.exited().await.code(), None);
-    drop(busy);
+    let mut said = Vec::new();
+    heir.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"", "it never said that it serves");
     serves(old.addr()).await;
 }
 
