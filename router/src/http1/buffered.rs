@@ -86,13 +86,13 @@ pub struct Buffered {
     after: &'static [u8],
     /// Bytes that the socket has taken since the present turn began.
     written: u64,
-    /// From how many bytes on what is read of a body in this turn stays in the kernel.
-    piped: u64,
+    /// From how many bytes on what is read of a body in this turn stays in the kernel, if any of it does.
+    piped: Option<u64>,
     stride: Stride,
     /// The kernel may take more to send in this turn.
     ahead: bool,
-    /// A write was told that the other end has reset the connection.
-    reset: bool,
+    /// A write was told how the connection broke.
+    broken: bool,
     fate: Fate,
 }
 
@@ -112,10 +112,10 @@ impl Buffered {
             data: Piece::default(),
             after: b"",
             written: 0,
-            piped: u64::MAX,
+            piped: None,
             stride: Stride::BEGIN,
             ahead: false,
-            reset: false,
+            broken: false,
             fate: Fate::Flushed,
         }
     }
@@ -123,7 +123,7 @@ impl Buffered {
     /// Begins a turn: counts what is written from now on, and nothing of it stays in the kernel yet.
     pub fn begin(&mut self) {
         self.written = 0;
-        self.piped = u64::MAX;
+        self.piped = None;
         self.stride = Stride::BEGIN;
         if std::mem::take(&mut self.ahead) {
             self.io.run_ahead(false);
@@ -197,14 +197,17 @@ impl Buffered {
 
     /// Lets what is to come in this turn stay in the kernel where at least `from` bytes of it are to come at once.
     pub fn pipe(&mut self, from: u64) {
-        if self.pipes() {
-            self.piped = from;
-        }
+        self.piped = self.pipes().then_some(from);
     }
 
-    /// From how many bytes on it does.
-    pub fn piped(&self) -> u64 {
-        self.piped
+    /// Lets nothing more of it stay there.
+    pub fn pipe_nothing(&mut self) {
+        self.piped = None;
+    }
+
+    /// Whether what is to come stays there where `bytes` of it are to come at once.
+    pub fn piped(&self, bytes: u64) -> bool {
+        self.piped.is_some_and(|from| bytes >= from.max(1))
     }
 
     /// Moves up to `most` bytes, of which none have been read ahead, into a pipe; none at the connection's end. Cancel
@@ -229,8 +232,8 @@ impl Buffered {
 
     /// What the end of what is read means.
     fn ended(&self) -> io::Result<()> {
-        // The write took the news of the reset with it: without that, what was cut would seem to have ended.
-        if self.reset {
+        // The write took the news with it: without that, what was cut would seem to have ended.
+        if self.broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
@@ -278,7 +281,8 @@ impl Buffered {
         };
         self.fate = Fate::Flushed;
         if let Err(error) = &flushed {
-            self.reset |= error.kind() == io::ErrorKind::ConnectionReset;
+            // This one says only that the other end, or a write before, had said so already.
+            self.broken |= error.kind() != io::ErrorKind::BrokenPipe;
         }
         Poll::Ready(flushed)
     }
@@ -540,6 +544,63 @@ mod tests {
         io.fate = Fate::Left(Waker::noop().clone());
         let flushed = io.poll_flush(&mut Context::from_waker(Waker::noop()));
         assert!(flushed.is_pending() && io.is_unwritten());
+    }
+
+    /// Its writes fail, and then it has ended: a socket tells only once how its connection broke.
+    struct Broken(io::ErrorKind);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Io for Broken {
+        fn reset_on_close(&self) {}
+    }
+
+    #[test]
+    fn what_broke_off_does_not_seem_to_have_ended_though_a_write_was_told() {
+        for (kind, ended) in [
+            (io::ErrorKind::ConnectionReset, false),
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::HostUnreachable, false),
+            (io::ErrorKind::BrokenPipe, true),
+        ] {
+            let mut io = Buffered::new(Box::new(Broken(kind)), BytesMut::new());
+            let mut context = Context::from_waker(Waker::noop());
+            io.queue(b"words", Piece::default(), b"");
+            let Poll::Ready(Err(error)) = io.poll_flush(&mut context) else {
+                panic!("{kind:?} is not told");
+            };
+            assert_eq!(error.kind(), kind);
+            let Poll::Ready(more) = io.poll_fill(&mut context, 1) else {
+                panic!("{kind:?} does not end it");
+            };
+            assert_eq!(more.is_ok_and(|more| !more), ended, "{kind:?}");
+        }
     }
 
     #[tokio::test]

@@ -239,7 +239,7 @@ impl Connection {
     pub fn take_body_back(&self) {
         let mut state = self.0.borrow_mut();
         state.turn += 1;
-        state.io.pipe(u64::MAX);
+        state.io.pipe_nothing();
         state.held = false;
     }
 
@@ -462,10 +462,13 @@ impl Interim {
     /// Sends one, unless the final answer is on its way already.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let mut state = self.state.borrow_mut();
-        if state.turn != self.turn || state.answered || !state.io.may_queue() {
+        // Whoever is asked for a body may be waiting for that word: it is told whatever else there was too much of.
+        let asks = status == StatusCode::CONTINUE;
+        let takes = state.io.may_queue() || asks && !state.continued;
+        if state.turn != self.turn || state.answered || !takes {
             return;
         }
-        state.continued |= status == StatusCode::CONTINUE;
+        state.continued |= asks;
         state.io.queue_with(|write| {
             encode::head(write, status, None, headers);
             write.extend_from_slice(b"\r\n");
@@ -478,6 +481,7 @@ impl Interim {
 mod tests {
     use std::future::poll_fn;
 
+    use http::HeaderValue;
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
@@ -620,6 +624,44 @@ mod tests {
             let mut piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
             assert_eq!(piece.piped().unwrap().has_source(), more);
         }
+    }
+
+    #[tokio::test]
+    async fn the_longest_body_is_in_a_pipe_only_where_it_may_be() {
+        for may in [true, false] {
+            let (connection, mut client) = connected().await;
+            let mut body = connection.begin(Framing::Length(u64::MAX), Version::HTTP_11);
+            if may {
+                body.pipe(1);
+            }
+            client.write_all(b"0123456789").await.unwrap();
+            let mut piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(piece.piped().is_some(), may);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_asked_for_its_body_however_much_it_is_told_before() {
+        let (connection, mut client) = connected().await;
+        let body = connection.begin(Framing::Length(1), Version::HTTP_11);
+        let interim = body.interim().unwrap();
+        let mut hints = HeaderMap::new();
+        hints.insert("link", HeaderValue::from_str(&"a".repeat(5_000)).unwrap());
+        for _ in 0..10 {
+            interim.send(StatusCode::EARLY_HINTS, &hints);
+        }
+        for _ in 0..2 {
+            interim.send(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        assert!(connection.continued());
+        let flushed = poll_fn(|context| connection.poll_flush(context)).await;
+        flushed.unwrap();
+        drop((connection, body, interim));
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        // What is queued is bounded.
+        assert!(heard.len() < 25_000, "{}", heard.len());
+        assert_eq!(heard.matches("HTTP/1.1 100 ").count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

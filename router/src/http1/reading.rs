@@ -117,7 +117,7 @@ impl Reading {
                 Err(error) => break Err(error),
             }
             let (plain, run) = (self.plain(), self.run());
-            let large = run >= from.piped().max(1);
+            let large = from.piped(run);
             let came = if large && plain > 0 && from.read.is_empty() && pipe::spare() {
                 let most = usize::try_from(plain).unwrap_or(usize::MAX);
                 match ready!(from.poll_pipe(context, most)) {

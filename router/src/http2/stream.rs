@@ -40,6 +40,8 @@ struct State {
     server: Waker,
     /// What is left for interim answers.
     interim_bytes: usize,
+    /// The client was told to go on with its body.
+    continued: bool,
     reader: Reader,
 }
 
@@ -61,6 +63,7 @@ impl Exchange {
             receive: Some(receive),
             server: Waker::noop().clone(),
             interim_bytes: INTERIM_BYTES,
+            continued: false,
             reader: Reader::new(windows),
         })))
     }
@@ -243,9 +246,13 @@ impl Interim {
         let bytes = headers.iter().fold(64, |sum, (name, value)| {
             sum + name.as_str().len() + value.len() + 32
         });
-        let (Some(respond), Some(left)) =
-            (&mut state.respond, state.interim_bytes.checked_sub(bytes))
-        else {
+        let asks = status == StatusCode::CONTINUE;
+        let left = match state.interim_bytes.checked_sub(bytes) {
+            // Whoever is asked for a body may be waiting for that word: it is told whatever else there was too much of.
+            None if asks && !state.continued => Some(0),
+            left => left,
+        };
+        let (Some(respond), Some(left)) = (&mut state.respond, left) else {
             return;
         };
         // h2 would send it on a stream that is closed, too. The server goes on to be woken.
@@ -254,6 +261,7 @@ impl Interim {
             return;
         }
         state.interim_bytes = left;
+        state.continued |= asks;
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = headers.clone();
