@@ -248,11 +248,14 @@ fn frame(head: &mut Parts, body: &Relayed) -> Framing {
             headers
                 .entry(header::CONTENT_LENGTH)
                 .or_insert_with(|| length.into());
+            // An earlier try may have said otherwise.
+            headers.remove(header::TRANSFER_ENCODING);
             Framing::Length(length)
         }
         None => {
             let chunked = HeaderValue::from_static("chunked");
             head.headers.insert(header::TRANSFER_ENCODING, chunked);
+            head.headers.remove(header::CONTENT_LENGTH);
             Framing::Chunked
         }
     }
@@ -323,7 +326,7 @@ impl Pool {
     }
 
     /// Closes what has been idle for too long or was closed by the cell, of some cells from a place on; where to go on, if
-    /// there are more. A look is a system call.
+    /// there are more.
     pub fn sweep(&self, from: usize) -> Option<usize> {
         let mut idle = self.idle.borrow_mut();
         let (mut place, mut looked) = (from, 0);

@@ -65,9 +65,20 @@ pub async fn run(
     };
     let mut up = Pipe::new(terms.websocket, true);
     let mut down = Pipe::new(terms.websocket, false);
+    let mut up_first = false;
     let relay = std::future::poll_fn(|context| {
-        let up = up.poll(context, &mut client, &mut cell, &record)?;
-        let down = down.poll(context, &mut cell, &mut client, &record)?;
+        // Who goes first may use up all that a task may do in one go.
+        up_first = !up_first;
+        let (up, down) = match up_first {
+            true => {
+                let up = up.poll(context, &mut client, &mut cell, &record)?;
+                (up, down.poll(context, &mut cell, &mut client, &record)?)
+            }
+            false => {
+                let down = down.poll(context, &mut cell, &mut client, &record)?;
+                (up.poll(context, &mut client, &mut cell, &record)?, down)
+            }
+        };
         match (up, down) {
             (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok::<_, Broken>(())),
             _ => Poll::Pending,
