@@ -524,8 +524,19 @@ async fn on_fly_the_edge_says_who_the_client_is() {
         ("fly-client-ip", "203.0.113.9"),
         ("fly-region", "ams"),
         ("x-forwarded-for", "203.0.113.1, 203.0.113.2, 127.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-ssl", "on"),
+        ("x-forwarded-host", "Alice.example.com:8080"),
     ] {
         assert_eq!(header(&answer, name), [value], "{name}");
+    }
+    for name in [
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-real-ip",
+        "forwarded",
+    ] {
+        assert_eq!(header(&answer, name), [""; 0], "{name}");
     }
     let record = router.next_record(|record| record["path"] == "/who").await;
     assert_eq!(record["client"], "203.0.113.9");

@@ -28,6 +28,15 @@ pub(super) static FORWARDING: [HeaderName; 8] = [
     header::FORWARDED,
 ];
 
+/// What Fly's edge neither writes nor takes out: whoever stands before it may have written that.
+static NOT_THE_EDGES: [HeaderName; 5] = [
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_FORWARDED_PREFIX,
+    X_REAL_IP,
+    header::FORWARDED,
+];
+
 /// What only the router says to a cell.
 static OURS: [HeaderName; 4] = [CELL_SIGNATURE, CELL_NAME, CELL_USER, X_REQUEST_ID];
 
@@ -192,7 +201,7 @@ pub fn introduce(
     let names = Sieve::of(headers);
     let claims = fly::REPLAY_TALK.iter().chain(&OURS);
     match (peer.edge, peer.trusted) {
-        (true, _) => names.remove(headers, claims),
+        (true, _) => names.remove(headers, claims.chain(&NOT_THE_EDGES)),
         (false, true) => names.remove(headers, claims.chain(&fly::EDGE_ONLY)),
         (false, false) => names.remove(headers, claims.chain(&fly::EDGE_ONLY).chain(&FORWARDING)),
     }
@@ -349,6 +358,16 @@ mod tests {
             let got = introduced(headers(&CLAIMS), peer);
             assert_eq!(got["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
             assert_eq!(got["x-forwarded-proto"], "https");
+            // The edge passes on what it did not write.
+            let host = if peer.edge {
+                "Alice.example.com"
+            } else {
+                "evil"
+            };
+            assert_eq!(got["x-forwarded-host"], host);
+            for name in ["x-real-ip", "forwarded"] {
+                assert_eq!(got.contains_key(name), !peer.edge, "{name}");
+            }
             let said = got.get("fly-client-ip").map(HeaderValue::as_bytes);
             assert_eq!(said, client.map(str::as_bytes), "{peer:?}");
             assert_eq!(got["cell-name"], "alice");
