@@ -167,12 +167,14 @@ pub fn granted(answer: &HeaderMap, sign_in: &SignIn) -> SignedIn {
 /// too, where nobody has signed in.
 pub fn tell(headers: &mut HeaderMap, sign_in: &SignIn, signed_in: Option<&SignedIn>) {
     silence(headers, sign_in);
-    if let SignInBy::Basic {
-        keep_authorization: false,
-        ..
-    } = &sign_in.by
-    {
-        headers.remove(header::AUTHORIZATION);
+    match &sign_in.by {
+        SignInBy::Basic {
+            keep_authorization: true,
+            ..
+        } => {}
+        SignInBy::Basic { .. } => _ = headers.remove(header::AUTHORIZATION),
+        // The server has judged by the path, and by no other.
+        SignInBy::Forward { .. } => remove_fields(headers, is_another_path),
     }
     let Some(signed_in) = signed_in else { return };
     if let Some(user) = &signed_in.user {
@@ -310,6 +312,10 @@ mod tests {
     fn what_only_the_server_says_no_client_says() {
         for signed_in in [None, Some(SignedIn::default())] {
             let mut got = headers(&FORGED);
+            // It has judged by the path.
+            for other in ["x-original-url", "x_rewrite-url"] {
+                got.insert(other, HeaderValue::from_static("/admin"));
+            }
             tell(&mut got, &forward(), signed_in.as_ref());
             assert_eq!(got.keys().collect::<Vec<_>>(), ["x-mine"]);
         }
