@@ -394,8 +394,10 @@ async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_ex
     let fly = Fly::start().await.unwrap();
     let heard = Heard::start(on_fly(&fly, json!({}))).await;
     let machine = machine(&fly, "alice", heard.beats);
-    let cells = json!({ "alice": beating(entry(&machine), 1) });
-    save(&heard.admin.router, cells).await;
+    let mut alice = beating(entry(&machine), 1);
+    // Time for some looks.
+    alice["wake_timeout_ms"] = json!(3000);
+    save(&heard.admin.router, json!({ "alice": alice })).await;
     let woken = client::get(heard.admin.router.addr(), HOST, "/up")
         .await
         .unwrap();
@@ -412,6 +414,14 @@ async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_ex
         .await;
     assert_eq!(line["machine"], "Running");
     assert_eq!(machine.state(), State::Started);
+
+    // To be woken says nothing of a machine that runs already.
+    let since = heard.missing_since().await;
+    let wake = "/v1/cells/alice/wake";
+    let wake = heard.admin.send("operate", "POST", wake, &[], "").await;
+    assert_eq!(wake.status, StatusCode::ACCEPTED, "{}", wake.text());
+    said(&heard.admin.router, "wake").await;
+    assert_eq!(heard.missing_since().await, since);
 
     let state = json!({ "state": "maintenance" });
     let set = heard

@@ -307,22 +307,31 @@ impl Watch {
 
     /// Takes over what this router has heard and done; whether there was a beat.
     fn listen(&mut self, absence: &Absence, now: Instant) -> bool {
-        if let Some(live) = absence.cells.find(self.cell.name.as_str())
-            && (live.waking().is_some() || live.was_told_since(&self.cell.placement, self.since))
+        let last = absence.beats.pulse(self.cell.name.as_str()).last;
+        let last = last.filter(|last| last.at > self.since);
+        if let Some(last) = &last {
+            if matches!(self.home, Home::Unseen | Home::Asleep) {
+                tracing::info!(cell = self.cell.name.as_str(), "beats");
+            }
+            self.heard(last.at);
+        }
+        // A wake says something of one that was asleep; of one that was awake only that it has come to a good end.
+        let slept = matches!(self.home, Home::Unseen | Home::Asleep);
+        if slept && self.is_waking(absence)
+            || absence
+                .cells
+                .find(self.cell.name.as_str())
+                .is_some_and(|live| live.was_told_since(&self.cell.placement, self.since))
         {
             self.heard(now);
         }
-        let last = absence.beats.pulse(self.cell.name.as_str()).last;
-        match last.filter(|last| last.at > self.since) {
-            Some(last) => {
-                if matches!(self.home, Home::Unseen | Home::Asleep) {
-                    tracing::info!(cell = self.cell.name.as_str(), "beats");
-                }
-                self.heard(last.at);
-                true
-            }
-            None => false,
-        }
+        last.is_some()
+    }
+
+    /// Whether it is being woken.
+    fn is_waking(&self, absence: &Absence) -> bool {
+        let live = absence.cells.find(self.cell.name.as_str());
+        live.is_some_and(|live| live.waking().is_some())
     }
 
     /// Judges its silence, and tells what has changed; whether the platform is to be asked.
@@ -330,12 +339,17 @@ impl Watch {
         let beat = self.listen(absence, now);
         let every = self.cell.policy.limits.beat_every;
         let lasts = now.saturating_duration_since(self.since);
-        let verdict = judge(Silence {
-            every,
-            admission: self.cell.policy.state,
-            lasts,
-            home: self.home,
-        });
+        let verdict = if self.missing.is_none() && self.is_waking(absence) {
+            // How that ends says more. Until then it is silent as long as before.
+            Verdict::Well
+        } else {
+            judge(Silence {
+                every,
+                admission: self.cell.policy.state,
+                lasts,
+                home: self.home,
+            })
+        };
         match verdict {
             Verdict::Missing => self.miss(absence, lasts),
             Verdict::Well | Verdict::Excused => self.end(absence, beat),
