@@ -1,6 +1,6 @@
 //! The record of one request, and the line it becomes.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -84,7 +84,7 @@ pub struct Record {
     step: Cell<Option<Step>>,
     pub(super) waits: RefCell<Vec<Wait>>,
     pub(super) status: Cell<Option<StatusCode>>,
-    cell: OnceCell<CellName>,
+    cell: RefCell<Option<CellName>>,
     /// The lane that was taken.
     pub lane: Cell<&'static str>,
     /// The condition that decided, or what went wrong on the way.
@@ -148,7 +148,7 @@ impl Record {
             step: Cell::default(),
             waits: RefCell::default(),
             status: Cell::default(),
-            cell: OnceCell::new(),
+            cell: RefCell::default(),
             lane: Cell::new("answer"),
             reason: Cell::new("unanswered"),
             user: RefCell::default(),
@@ -238,7 +238,7 @@ impl Record {
     /// Leaves what can be seen of the request once it is over.
     fn leave(&mut self, at: SystemTime, duration: Duration) {
         let (status, reason, blame) = (self.status(), self.reason(), self.blame());
-        let Some((sight, cell)) = self.log.sight().zip(self.cell.get()) else {
+        let Some((sight, cell)) = self.log.sight().zip(self.cell.get_mut().take()) else {
             return;
         };
         let ended = Ended {
@@ -253,13 +253,12 @@ impl Record {
             bytes_out: self.bytes_out.get(),
             duration,
         };
-        sight.ended(cell, ended);
+        sight.ended(&cell, ended);
     }
 
-    /// The cell that the request was for.
+    /// The cell that the request is for: of one that is decided again, the last.
     pub fn found(&self, cell: &CellName) {
-        // A request that is decided twice is still for the same name.
-        let _ = self.cell.set(cell.clone());
+        self.cell.replace(Some(cell.clone()));
     }
 
     /// When its head had come.
@@ -268,8 +267,8 @@ impl Record {
     }
 
     /// The cell that was found for the request.
-    pub fn cell(&self) -> Option<&CellName> {
-        self.cell.get()
+    pub fn cell(&self) -> Option<Ref<'_, CellName>> {
+        Ref::filter_map(self.cell.borrow(), Option::as_ref).ok()
     }
 
     /// The head of the answer is on its way.
@@ -332,7 +331,7 @@ impl Record {
         line.text(key!("path"), &self.path);
         line.word(key!("version"), version_name(self.version));
         line.number(key!("status"), self.status().into());
-        if let Some(cell) = self.cell.get() {
+        if let Some(cell) = self.cell() {
             line.word(key!("cell"), cell.as_str());
         }
         if let Some(user) = self.user.borrow().as_ref() {
@@ -369,7 +368,8 @@ impl Record {
 
     fn text(&self, line: &mut String, at: SystemTime, duration: Duration) {
         timestamp(line, at);
-        let cell = self.cell.get().map_or("-", CellName::as_str);
+        let cell = self.cell();
+        let cell = cell.as_deref().map_or("-", CellName::as_str);
         // Writing to a string cannot fail.
         let _ = write!(
             line,
@@ -447,10 +447,11 @@ impl Drop for Record {
             kind: Kind {
                 lane: self.lane.get(),
                 reason: self.reason(),
-                class: self.status() / 100,
+                // Cells that speak HTTP/2 may say what is no status (RFC 9110 section 15).
+                class: (self.status() / 100).min(5),
                 blame: self.blame(),
             },
-            cell: self.cell.get(),
+            cell: self.cell().as_deref(),
             at,
             duration,
             first_byte: self.first_byte.get(),

@@ -128,7 +128,7 @@ impl Sight {
     fn seen(&self, cell: &CellName) -> Seen {
         let uploads = self.uploads.borrow();
         let running = uploads.iter().filter_map(|(_, record)| record.upgrade());
-        let of_cell = running.filter(|record| record.cell() == Some(cell));
+        let of_cell = running.filter(|record| record.cell().as_deref() == Some(cell));
         let uploads = of_cell.filter_map(|record| record.upload());
         Seen {
             ended: self.recent.borrow().of_cell(cell),

@@ -148,7 +148,7 @@ fn attributes(record: &Record, https: bool) -> Vec<KeyValue> {
     }
     it.number("http.request.body.size", record.bytes_in.get());
     it.number("http.response.body.size", record.bytes_out.get());
-    if let Some(cell) = record.cell().map(CellName::as_str) {
+    if let Some(cell) = record.cell().as_deref().map(CellName::as_str) {
         it.say("cell_router.cell", cell.to_owned());
     }
     it.say("cell_router.lane", record.lane.get());
