@@ -13,10 +13,13 @@ use tokio::time::Instant;
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// One client as far as an address tells: an IPv4 address, or the /64 network of an IPv6 one, which is what one household
-/// or one machine has (RFC 6177).
+/// or one machine has (RFC 6177); on Fly's private network, `fdaa::/16`, a machine has a /112.
 pub(super) fn client(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        IpAddr::V6(ip) => {
+            let own = if ip.segments()[0] == 0xfdaa { 16 } else { 64 };
+            Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << own)).into()
+        }
         ip => ip,
     }
 }
@@ -101,6 +104,17 @@ mod tests {
             ("192.0.2.1", "::ffff:192.0.2.1", true),
             ("2001:db8::1", "2001:db8::ffff:0:0:2", true),
             ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            // Two machines on Fly's private network.
+            (
+                "fdaa:7:1b2c:a7b:2f1:9c4d:11aa:2",
+                "fdaa:7:1b2c:a7b:2f1:9c4d:11aa:3",
+                true,
+            ),
+            (
+                "fdaa:7:1b2c:a7b:2f1:9c4d:11aa:2",
+                "fdaa:7:1b2c:a7b:2f1:9c4d:11ab:2",
+                false,
+            ),
         ] {
             let clients = Arc::new(Clients::new(1));
             let first = enter(&clients, one);
