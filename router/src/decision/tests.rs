@@ -19,6 +19,7 @@ const REGISTRY: &str = r#"{
     "paused":   { "machine": "3d8d9e67c2e128", "state": "paused", "paths": ["/team/c/d"] },
     "busy":     { "machine": "3d8d9e67c2e129", "replay": "never", "max_in_flight": 2 },
     "shy":      { "machine": "3d8d9e67c2e12b", "wake_for": "visitors" },
+    "bounded":  { "machine": "3d8d9e67c2e133", "replay": "cached", "max_body_bytes": 10 },
     "members":  { "machine": "3d8d9e67c2e12c", "replay": "cached", "paths": [{"prefix": "/m", "strip": true}],
                   "sign_in": { "basic": "f", "public": ["/open"] } },
     "open":     { "machine": "3d8d9e67c2e132", "replay": "never", "sign_in": { "basic": "f", "public": ["/x", "/"] } },
@@ -420,6 +421,8 @@ fn a_prefix_is_exclusive_unless_files_or_another_cell_lie_below_it() {
         ("apps.example.com", "/team/c/d", Some("/team/c/d")),
         ("pictures.example.com", "/x", None),
         ("pictures.example.com", "/art/x", None),
+        ("shy.example.com", "/x", None),
+        ("bounded.example.com", "/x", None),
     ] {
         let mut head = head(target);
         head.headers.insert("host", host.parse().unwrap());

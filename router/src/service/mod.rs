@@ -399,7 +399,10 @@ impl Service {
             }
             Decision::Answer(answer) => Outcome::Words(refuse(answer)),
             Decision::Replay(kind) => {
-                Outcome::Words(replay(&snapshot.registry, &facts, &found, kind, keys))
+                // What the edge remembers, it sends on by plain HTTP, too.
+                let remembers = self.config.https_redirect.is_none();
+                let registry = remembers.then_some(&snapshot.registry);
+                Outcome::Words(replay(registry, &facts, &found, kind, keys))
             }
             Decision::Stream(_) => {
                 let limits = &found.cell.policy.limits;
@@ -632,8 +635,9 @@ fn replayed_by_us(facts: &Facts<'_>, found: &Found<'_>, keys: Option<&Arc<Keys>>
     )
 }
 
+/// The edge remembers the replay as far as what lies around the cell in `registry` lets it; not at all without one.
 fn replay(
-    registry: &Registry,
+    registry: Option<&Registry>,
     facts: &Facts<'_>,
     found: &Found<'_>,
     kind: ReplayKind,
@@ -655,7 +659,7 @@ fn replay(
         }
         ReplayKind::Cached { .. } => {
             let host = HostName::normalise(facts.authority).unwrap_or_default();
-            let prefix = found.exclusive_prefix(registry);
+            let prefix = registry.and_then(|registry| found.exclusive_prefix(registry));
             let remember =
                 prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
             respond::replay(placement, kind, None, remember)
