@@ -173,6 +173,25 @@ async fn a_navigation_for_which_there_is_no_room_to_wait_keeps_the_wake_going_to
 }
 
 #[tokio::test]
+async fn a_sleeping_cell_that_nobody_here_can_wake_is_not_ill() {
+    let fly = Fly::start().await.unwrap();
+    let machine = fly.machine(MachineSpec::cell(APP, "alice")).unwrap();
+    let mut alice = entry(&machine);
+    alice["wake_for"] = json!("visitors");
+    let mut options = on_fly(&fly, json!({ "alice": alice }));
+    options.env.remove("CELL_ROUTER_FLY_API_TOKEN");
+    let router = Router::start(options).await;
+    // More than a breaker stands.
+    for (headers, status, reason) in [(CRAWLER, 503, "asleep"), (HTML, 502, "unreachable")] {
+        for _ in 0..7 {
+            let answer = ask(&router, "GET", &[headers]).await;
+            assert_eq!(answer.status.as_u16(), status);
+            assert_eq!(record(&router).await["reason"], reason);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_crawler_wakes_no_cell_that_wakes_for_visitors() {
     let (fly, machine, router) = sleeping(json!({
         "wake_for": "visitors", "replay": "strict", "retry_after_s": 60,

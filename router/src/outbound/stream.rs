@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::StreamError;
 use super::channel::{Channel, ChannelError, Failed, Message};
-use super::dial::Dialer;
+use super::dial::{DialError, Dialer};
 use super::http2::{Shared, Stream};
 use super::identity;
 use super::pool::{Connection, Pool};
@@ -143,7 +143,7 @@ pub struct Upstream {
 }
 
 enum Attempt {
-    Answered(Box<Response<Incoming>>),
+    Answered(Response<Incoming>),
     /// Not a byte of it was sent.
     Unsent(ChannelError),
     /// Something of it may have been sent.
@@ -176,6 +176,7 @@ impl Upstream {
         let as_is = matches!(body, Incoming::Http1(_));
         let interim = Heralds::new(head, &body, to.cell.policy.may_replay);
         let gate = interim.gate();
+        let unsealed = lines.len();
         let mut body = Relayed::request(
             body,
             Rc::clone(record),
@@ -188,15 +189,14 @@ impl Upstream {
         )
         .signed_in_by(to.cell.policy.sign_in.as_ref());
         body.leave_out(named);
-
-        let mut channel = self.channel(&to, record).await?;
-        let unsealed = lines.len();
         let mut message = Message {
             head,
             lines,
             as_is,
             body: Some(body),
         };
+
+        let mut channel = self.channel(&to, record).await?;
         let (mut moved, mut moved_from_own) = (0, 0);
         let response = loop {
             message.lines.truncate(unsealed);
@@ -210,7 +210,7 @@ impl Upstream {
             let patience = limits.first_byte_timeout;
             let heard = channel.heard();
             match attempt(&mut channel, &mut message, &interim, record, patience).await {
-                Attempt::Answered(response) => break *response,
+                Attempt::Answered(response) => break response,
                 Attempt::Unsent(_)
                     if moved < MOVES_FROM_ANY && (used || moved_from_own < MOVES) => {}
                 Attempt::Unsent(error) => return Err(StreamError::Broken(error)),
@@ -336,15 +336,24 @@ impl Upstream {
                 reached => return reached.inspect(|_| breaker.connected(cell)),
             }
         };
-        let (Some(waker), Placement::Machine { .. }) = (&self.waker, &to.cell.placement) else {
+        let Placement::Machine { .. } = &cell.placement else {
             breaker.failed_to_connect(cell);
             return Err(absent);
         };
+        if to.wake == Wake::Never {
+            return Err(StreamError::Asleep);
+        }
+        let Some(waker) = &self.waker else {
+            // Nobody here can wake it. Where it has no address it may sleep, until the edge wakes it.
+            if !matches!(absent, StreamError::Dial(DialError::Unresolved(_))) {
+                breaker.failed_to_connect(cell);
+            }
+            return Err(absent);
+        };
         // Or it may have been found that it does not come up.
-        if to.wake != Wake::Never
-            && breaker
-                .refuses(&cell.placement)
-                .is_some_and(|left| !left.is_zero())
+        if breaker
+            .refuses(&cell.placement)
+            .is_some_and(|left| !left.is_zero())
         {
             return Err(StreamError::Wake("it failed to a moment ago".into()));
         }
@@ -489,7 +498,7 @@ async fn attempt(
         return Attempt::Failed(StreamError::Silent(patience));
     };
     match outcome {
-        Ok(response) => Attempt::Answered(Box::new(response)),
+        Ok(response) => Attempt::Answered(response),
         Err(Failed {
             error,
             unsent: true,
