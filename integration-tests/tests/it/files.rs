@@ -265,6 +265,10 @@ async fn what_is_no_file_is_the_cells_where_its_entry_says_so() {
         get(&router, "/assets/a.txt", &[]).await.text(),
         "hello, world"
     );
+    let root = get(&router, "/assets?x", &[]).await;
+    assert_eq!(root.status, StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(root.header("location"), "/assets/?x");
+    assert_eq!(get(&router, "/assets/", &[]).await.text(), "<h1>home");
     assert_eq!(cell.seen(), 0);
     for (method, target) in [
         ("GET", "/a.txt"),

@@ -53,7 +53,7 @@ pub async fn find(head: &Parts, folder: &Path, rest: &str, keeping: Keeping) -> 
     let Some(relative) = relative(rest) else {
         return Ok(Found::Nothing);
     };
-    let slash = rest.ends_with('/') || rest.is_empty();
+    let slash = head.uri.path().ends_with('/');
     // What is put in its place between look and opening is looked at again.
     for _ in 0..LOOKS {
         let (folder, relative) = (folder.to_owned(), relative.clone());
