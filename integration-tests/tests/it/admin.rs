@@ -218,6 +218,19 @@ async fn a_website_reads_nothing_where_nobody_needs_a_token() {
         let answer = client::send(admin, Http::One, request).await.unwrap();
         assert_eq!(answer.status.as_u16(), status, "{host:?} {origin:?}");
     }
+    // What a page loads without reading it has no origin.
+    for (site, status) in [
+        ("none", 200),
+        ("same-origin", 200),
+        ("same-site", 403),
+        ("cross-site", 403),
+    ] {
+        let request = Request::get("/v1/registry").header("host", &own);
+        let request = request.header("sec-fetch-site", site);
+        let request = request.body(client::full("")).unwrap();
+        let answer = client::send(admin, Http::One, request).await.unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{site}");
+    }
 }
 
 #[tokio::test]

@@ -161,7 +161,11 @@ fn is_led_here(request: &Request) -> bool {
         let origin = origin.to_str().unwrap_or_default();
         origin.split_once("://").map_or("", |(_, host)| host)
     });
-    !hosts.iter().all(|host| is_local(host)) || pages.any(|page| !hosts.contains(&page))
+    // What a page loads without reading it says no origin (Fetch Metadata Request Headers, section 2.4).
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    !hosts.iter().all(|host| is_local(host))
+        || pages.any(|page| !hosts.contains(&page))
+        || sites.any(|site| site != "same-origin" && site != "none")
 }
 
 /// Whether a host, with a port or without, is an address or `localhost`.

@@ -11,9 +11,10 @@ export async function history({ ended, name: cell }) {
     h("div", { class: "sheet table" }, list), h("div", { class: "pager" }, more));
 
   async function undo(to, version) {
+    const etag = `"${newest}"`;
     if (!(await confirmed(`Bring back version ${version}, with all cells as they were then? What is there now stays in the history.`, "Bring it back", false))) return;
     try {
-      const done = await edit("POST", "/v1/registry/undo", { body: { to } }, (why) => confirmed(why, "Yes, do it"));
+      const done = await edit("POST", "/v1/registry/undo", { body: { to }, etag }, (why) => confirmed(why, "Yes, do it"));
       if (!done) return;
       toast(`The registry is at version ${done.version}.`);
       await load(true);

@@ -57,7 +57,9 @@ function door(wrong = "") {
     h("button", { class: "main" }, "Sign in")));
   document.getElementById("leave").hidden = true;
   document.querySelector("nav").hidden = true;
-  document.getElementById("alarm").className = "";
+  const alarm = document.getElementById("alarm");
+  alarm.className = "";
+  delete alarm.dataset.said;
   document.getElementById("standing").replaceChildren();
   document.getElementById("pulse").textContent = "";
   input.focus();
