@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 
-use integration_tests::Binaries;
 use integration_tests::fly::{Fly, MachineSpec, State};
+use integration_tests::{Binaries, ScriptedCell};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use serde_json::json;
@@ -192,6 +192,36 @@ async fn a_command_wakes_a_cell_and_puts_it_to_sleep() {
         "{slept:?}"
     );
     machine.reached(&[State::Stopped]).await;
+}
+
+#[tokio::test]
+async fn a_wake_that_is_not_over_is_not_done() {
+    let router = ScriptedCell::listen().await;
+    let url = format!("http://{}", router.addr());
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let which = ["--url", &url, "--token-file", token.to_str().unwrap()];
+    for (status, stage, code) in [("200 OK", "ready", 0), ("202 Accepted", "readying", 1)] {
+        let args = [&which[..], &["cell", "wake", "alice"]].concat();
+        let told = json!({ "stage": stage }).to_string();
+        let answering = async {
+            let (mut asked, head) = router.request().await;
+            assert!(head.starts_with("POST /v1/cells/alice/wake?"), "{head}");
+            let length = told.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            );
+            asked.write(head + &told).await.unwrap();
+            asked
+        };
+        let (output, _asked) = tokio::join!(run(&args), answering);
+        assert_eq!(
+            shown(&output),
+            (Some(code), format!("alice: {stage}\n")),
+            "{output:?}"
+        );
+    }
 }
 
 /// TLS in front of `to`, by a certificate of its own that is written to `pem`.

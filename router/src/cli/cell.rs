@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::backend::Backend;
 use super::editing::{Editing, Which};
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use super::listing::{self, List, Show};
 use super::output::{print, print_json};
 use super::remote;
@@ -195,8 +195,8 @@ pub(super) fn run(command: Command, which: &remote::Which) -> Result<(), Failure
         }
         Command::Disable(cells) => state(which, "cell disable", cells, Admission::Disabled),
         Command::Enable(cells) => state(which, "cell enable", cells, Admission::Active),
-        Command::Wake(machine) => ask(which, &machine, "wake?wait_s=60"),
-        Command::Sleep(machine) => ask(which, &machine, "sleep"),
+        Command::Wake(machine) => wake(which, &machine),
+        Command::Sleep(machine) => ask(which, &machine, "sleep").map(drop),
     }
 }
 
@@ -210,8 +210,17 @@ fn state(
     editing.run(which, through, cells.into_iter().map(operation).collect())
 }
 
+/// Has a cell woken, and waits until it answers, but no longer than the router waits.
+fn wake(which: &remote::Which, machine: &Machine) -> Result<(), Failure> {
+    if ask(which, machine, "wake?wait_s=60")? == "ready" {
+        return Ok(());
+    }
+    let more = "it does not answer yet, and goes on waking; ask again to wait on";
+    Err(Failure::new(Kind::Refused, more))
+}
+
 /// Asks a running router to start or stop a machine, and says how far that is.
-fn ask(which: &remote::Which, machine: &Machine, what: &str) -> Result<(), Failure> {
+fn ask(which: &remote::Which, machine: &Machine, what: &str) -> Result<String, Failure> {
     let Machine { which: local, cell } = machine;
     let backend = Backend::new(&local.registry, which)?;
     let target = format!("/v1/cells/{cell}/{what}");
@@ -220,9 +229,11 @@ fn ask(which: &remote::Which, machine: &Machine, what: &str) -> Result<(), Failu
     let stage = told["stage"].as_str().or_else(|| told["state"].as_str());
     let stage = stage.unwrap_or_default();
     if local.json {
-        return print_json(&serde_json::json!({ "cell": cell.as_str(), "machine": stage }));
+        print_json(&serde_json::json!({ "cell": cell.as_str(), "machine": stage }))?;
+    } else {
+        print(&format!("{cell}: {stage}\n"))?;
     }
-    print(&format!("{cell}: {stage}\n"))
+    Ok(stage.to_owned())
 }
 
 fn sets(set: &Set) -> Result<Vec<Operation>, Failure> {
