@@ -282,6 +282,40 @@ async fn a_pooled_connection_does_not_outlive_a_move() {
 }
 
 #[tokio::test]
+async fn who_waits_while_the_host_moves_is_the_other_cells() {
+    let bob = ScriptedCell::listen().await;
+    let cells = |first: &str, second: &str| {
+        let (mut one, mut other) = (at(bob.addr()), at(bob.addr()));
+        one["state"] = json!("paused");
+        one["hosts"] = json!([first]);
+        other["hosts"] = json!([second]);
+        json!({ "alice": one, "bob": other })
+    };
+    let (host, elsewhere) = ("www.example.net", "www.example.org");
+    // With room for one, the refusal of either proves that the other waits.
+    let options = options(cells(host, elsewhere)).args(["--max-held", "1"]);
+    let router = Router::start(options).await;
+    let asking = || Box::pin(client::get(router.addr(), host, "/"));
+    let (refused, waits) = futures_util::future::select(asking(), asking())
+        .await
+        .factor_first();
+    assert_eq!(refused.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    router.save(&registry(cells(elsewhere, host)));
+    let answering = async {
+        let (mut upstream, _) = bob.request().await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        upstream
+    };
+    let (answer, _upstream) = tokio::join!(waits, answering);
+    assert_eq!(answer.unwrap().status, StatusCode::OK);
+    let record = router.next_record(|record| record["status"] == 200).await;
+    assert_eq!(record["cell"], "bob");
+}
+
+#[tokio::test]
 async fn secrets_that_are_missing_are_told_with_their_place() {
     let with = |secret: Value| {
         let mut cell = at(([127, 0, 0, 1], 1).into());
