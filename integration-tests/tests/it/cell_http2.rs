@@ -324,6 +324,48 @@ async fn both_sides_talk_at_once_and_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn what_follows_the_promised_length_is_heard() {
+    let (router, cell) = started().await;
+    let mut line = None;
+    // Trailers, or nothing but the end.
+    for trailers in [true, false] {
+        let (answer, mut say) = conversation(&router).await;
+        say.send_data(Bytes::new(), true).unwrap();
+        if line.is_none() {
+            line = Some(cell.line().await);
+        }
+        let mut asked = line.as_mut().unwrap().asked().await;
+        let head = Response::builder().header("content-length", 2);
+        let mut reply = asked
+            .respond
+            .send_response(head.body(()).unwrap(), false)
+            .unwrap();
+        reply.send_data(Bytes::from_static(b"ok"), false).unwrap();
+        let mut answer = answer.await.unwrap();
+        assert_eq!(next(answer.body_mut()).await.unwrap(), "ok");
+        // The router has not taken it back.
+        assert!(
+            poll_fn(|context| reply.poll_reset(context))
+                .now_or_never()
+                .is_none()
+        );
+        if trailers {
+            let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), "0".parse().unwrap())]);
+            reply.send_trailers(sum).unwrap();
+        } else {
+            reply.send_data(Bytes::new(), true).unwrap();
+        }
+        while let Some(more) = next(answer.body_mut()).await {
+            assert_eq!(more, "", "nothing but the end");
+        }
+        let came = answer.body_mut().trailers().await.unwrap();
+        assert_eq!(came.is_some_and(|came| came["x-sum"] == "0"), trailers);
+        let record = router.next_record(|record| record["status"] == 200).await;
+        assert_eq!(record["response_body"], "complete");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_of_trailers_only_passes() {
     let (router, cell) = started().await;
     let (answer, _say) = conversation(&router).await;
@@ -382,6 +424,17 @@ async fn what_the_cell_resets_is_cut_at_the_client() {
             .unwrap_or_default()
             .ends_with(b"0\r\n\r\n")
     );
+
+    // Nor is it the end if it comes without an error.
+    let (answer, _say) = conversation(&router).await;
+    let mut asked = line.asked().await;
+    let head = Response::new(());
+    let mut reply = asked.respond.send_response(head, false).unwrap();
+    reply.send_data(Bytes::from_static(b"half"), false).unwrap();
+    let mut answer = answer.await.unwrap();
+    assert_eq!(next(answer.body_mut()).await.unwrap(), "half");
+    reply.send_reset(Reason::NO_ERROR);
+    assert!(answer.body_mut().data().await.unwrap().is_err());
 }
 
 #[tokio::test]

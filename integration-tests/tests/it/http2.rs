@@ -124,6 +124,28 @@ async fn interim_answers_are_passed_on_without_what_would_steer_the_edge() {
 }
 
 #[tokio::test]
+async fn bodies_that_have_been_sent_leave_their_room_though_their_answers_go_on() {
+    const EACH: usize = 16 * 1024;
+    let (router, cell) = scripted().await;
+    let mut client = connect(&router).await;
+    let mut going_on = Vec::new();
+    // More than the window of the connection.
+    for _ in 0..12 {
+        let post = request("POST", "/").header("content-length", EACH);
+        let (answer, mut body) = client.send_request(post.body(()).unwrap(), false).unwrap();
+        body.send_data(vec![7; EACH].into(), true).unwrap();
+        let (mut upstream, _) = cell.request().await;
+        upstream.bytes(EACH).await.unwrap();
+        upstream
+            .write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        going_on.push((upstream, body));
+    }
+}
+
+#[tokio::test]
 async fn the_cell_decides_whether_the_body_is_sent() {
     let (router, cell) = scripted().await;
     let mut client = connect(&router).await;

@@ -106,9 +106,11 @@ impl Body for Incoming {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
             Self::Http2(body) => in_memory(ready!(Pin::new(body).poll_frame(context)), Lost::Http2),
             Self::Cell(body) => Pin::new(body).poll_frame(context).map_err(Lost::Http1),
-            Self::Http2Cell(body) => {
-                in_memory(ready!(Pin::new(body).poll_frame(context)), Lost::Http2Cell)
-            }
+            Self::Http2Cell(body) => match ready!(Pin::new(&mut *body).poll_frame(context)) {
+                // So hyper tells of a reset without an error, too (RFC 9113 section 5.4.2).
+                None if !body.is_end_stream() => Poll::Ready(Some(Err(Lost::Unended))),
+                frame => in_memory(frame, Lost::Http2Cell),
+            },
         }
     }
 
@@ -150,6 +152,8 @@ pub enum Lost {
     Http2(http2::BodyError),
     /// An HTTP/2 cell.
     Http2Cell(hyper::Error),
+    /// An HTTP/2 cell took back what it had begun, without an error.
+    Unended,
 }
 
 impl fmt::Display for Lost {
@@ -158,6 +162,7 @@ impl fmt::Display for Lost {
             Self::Http1(error) => error.fmt(f),
             Self::Http2(error) => error.fmt(f),
             Self::Http2Cell(error) => error.fmt(f),
+            Self::Unended => f.write_str("the stream was reset before its end"),
         }
     }
 }
@@ -168,6 +173,7 @@ impl std::error::Error for Lost {
             Self::Http1(error) => error.source(),
             Self::Http2(error) => error.source(),
             Self::Http2Cell(error) => error.source(),
+            Self::Unended => None,
         }
     }
 }
@@ -541,8 +547,10 @@ impl<G: Unpin> Body for Relayed<G> {
                         trailers.remove(name);
                     }
                 }
-                // Who was promised a length does not ask for more once it has come.
-                let last = body.is_end_stream() || body.size_hint().exact() == Some(0);
+                // Who was promised a length does not ask for more once it has come. What an HTTP/2 cell says behind it is
+                // to be heard: its trailers, and that it is the end.
+                let whole = body.size_hint().exact() == Some(0);
+                let last = body.is_end_stream() || whole && !matches!(body, Incoming::Http2Cell(_));
                 let data = frame.data_ref().map_or(0, Piece::len) as u64;
                 if let Some(cut) = this.breaks(data) {
                     return Poll::Ready(Some(Err(this.fail(cut))));

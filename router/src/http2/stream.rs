@@ -155,6 +155,21 @@ impl Body {
     }
 }
 
+/// Gives the window of so many bytes back to the client.
+fn give_back(receive: &mut RecvStream, bytes: usize) {
+    // Fails only for more than has come.
+    let _ = receive.flow_control().release_capacity(bytes);
+}
+
+/// What nobody reads on holds up no other body of the connection.
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let (1.., Some(receive)) = (self.taken, &mut self.state.borrow_mut().receive) {
+            give_back(receive, self.taken);
+        }
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -173,8 +188,7 @@ impl http_body::Body for Body {
         let taken = std::mem::take(&mut this.taken);
         if taken > 0 {
             state.reader.took(taken, Instant::now);
-            // Fails only for more than has come.
-            let _ = receive.flow_control().release_capacity(taken);
+            give_back(receive, taken);
         }
         loop {
             let Poll::Ready(data) = receive.poll_data(context) else {
@@ -202,8 +216,13 @@ impl http_body::Body for Body {
                     continue;
                 }
             }
-            this.taken = data.len();
             state.reader.gets(Instant::now);
+            if receive.is_end_stream() || this.left == Some(0) {
+                // Nobody asks for more, and the answer may take for ever.
+                give_back(receive, data.len());
+            } else {
+                this.taken = data.len();
+            }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
