@@ -21,9 +21,9 @@ use crate::scene::{at, registry, said};
 const NAME: &str = "s3:///prod/registry.json";
 const KEY: &str = "prod/registry.json";
 const HISTORY: &str = "prod/registry.history/";
-/// The key of a record.
+/// The key of a record: the newest is listed first.
 fn record(number: u32) -> String {
-    format!("{HISTORY}{number:012}.json")
+    format!("{HISTORY}{:012}.json", 999_999_999_999 - u64::from(number))
 }
 
 const LOADED: &str = "registry loaded";

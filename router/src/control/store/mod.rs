@@ -301,7 +301,8 @@ impl Store {
             let back = within && record.version == since;
             agreed = match back {
                 true => !by_hand,
-                false => within && record.confirmed,
+                // Nobody has seen what came by hand after it.
+                false => within && record.confirmed && !by_hand,
             };
             // What looks like an edit that was not made may be a save, too, that took one back.
             by_hand |= within && [BY_HAND, CUT_OFF].contains(&&*record.through);
@@ -313,8 +314,8 @@ impl Store {
         Ok(agreed)
     }
 
-    /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, or the
-    /// newest where `now` is not on record yet.
+    /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, but for edits
+    /// that were not made, or the newest where `now` is not on record yet.
     ///
     /// # Errors
     /// `StoreError`.
@@ -325,9 +326,11 @@ impl Store {
         // Where nothing is there, there is no need to look for it.
         let mut seen = now == Version::of(b"");
         let (mut newest, mut before) = (None, None);
+        let mut unmade = false;
         self.walk(None, FEW, |_, record| {
             newest.get_or_insert(record.version);
-            if seen && record.version != now {
+            let was_made = !std::mem::replace(&mut unmade, record.through == CUT_OFF);
+            if seen && record.version != now && was_made {
                 before = Some(record.version);
                 return ControlFlow::Break(());
             }

@@ -23,7 +23,7 @@ use self::client::{Client, Fault};
 use self::log::{Log, LogFault, Outcome, Settled};
 use self::place::Place;
 use super::history::{Account, Last, Record};
-use super::{BY_HAND, By, Proposal, Refused, StoreError, said};
+use super::{By, Proposal, Refused, StoreError, said};
 use crate::config::chance;
 use crate::registry::Version;
 
@@ -349,9 +349,9 @@ impl Bucket {
 }
 
 impl Settled {
-    /// Whether the version came by hand, so that nobody could confirm it.
+    /// Whether nobody has confirmed the version: it may have come by hand, or another edit may have followed what did.
     fn awaits_confirmation(&self) -> bool {
         let last = self.last.as_ref().map(|(_, entry)| &entry.record);
-        self.object.is_some() && last.is_some_and(|last| last.through == BY_HAND)
+        self.object.is_some() && last.is_some_and(|last| !last.confirmed)
     }
 }
