@@ -110,11 +110,11 @@ pub fn load(
 /// What entries name, as far as it has been read.
 #[derive(Default)]
 struct Named {
-    keys: HashMap<SecretSource, Arc<Keys>>,
-    trust: HashMap<TrustSource, Arc<Trust>>,
-    pages: HashMap<Arc<str>, Arc<Pages>>,
-    passwords: HashMap<Arc<str>, Arc<Passwords>>,
-    folders: HashMap<Arc<str>, Arc<PathBuf>>,
+    keys: Once<SecretSource, Keys>,
+    trust: Once<TrustSource, Trust>,
+    pages: Once<Arc<str>, Pages>,
+    passwords: Once<Arc<str>, Passwords>,
+    folders: Once<Arc<str>, PathBuf>,
     faults: Vec<Fault>,
     /// Whether one of them may pass.
     passing: bool,
@@ -136,17 +136,17 @@ impl Named {
                 self.passing |= missing.passing;
             };
             if let Some(source) = &cell.secret
-                && let Err(why) = once(&mut self.keys, source, || secret(source, folder, variable))
+                && let Err(why) = self.keys.read(source, || secret(source, folder, variable))
             {
                 miss("secret", why);
             }
             if let Some(source) = cell.policy.tls.as_ref().map(|tls| &tls.trust)
-                && let Err(why) = once(&mut self.trust, source, || judge(source, folder))
+                && let Err(why) = self.trust.read(source, || judge(source, folder))
             {
                 miss("tls", why);
             }
             if let Some(source) = &cell.policy.pages
-                && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
+                && let Err(why) = self.pages.read(source, || pages::read(source, folder))
             {
                 miss("pages", why);
             }
@@ -155,18 +155,18 @@ impl Named {
                 .sign_in
                 .as_ref()
                 .and_then(|sign_in| sign_in.file())
-                && let Err(why) = once(&mut self.passwords, source, || passwords(source, folder))
+                && let Err(why) = self.passwords.read(source, || passwords(source, folder))
             {
                 miss("sign_in", why);
             }
             if let Some(source) = cell.policy.files.as_ref().map(|files| &files.folder)
-                && let Err(why) = once(&mut self.folders, source, || files(source, folder))
+                && let Err(why) = self.folders.read(source, || files(source, folder))
             {
                 miss("static", why);
             }
         }
         if let Some(source) = registry.pages()
-            && let Err(why) = once(&mut self.pages, source, || pages::read(source, folder))
+            && let Err(why) = self.pages.read(source, || pages::read(source, folder))
         {
             // No entry is about it: there is none, or each has told.
             self.passing |= why.passing;
@@ -178,33 +178,43 @@ impl Named {
     fn keep(&mut self, registry: &Registry, last: &Snapshot) {
         if let (Some(source), Some(pages)) = (registry.pages(), last.pages(None)) {
             let pages = || Arc::clone(pages);
-            self.pages.entry(Arc::clone(source)).or_insert_with(pages);
+            self.pages
+                .there
+                .entry(Arc::clone(source))
+                .or_insert_with(pages);
         }
         for cell in registry.cells() {
             if let (Some(source), Some(keys)) = (&cell.secret, last.keys(cell)) {
                 let keys = || Arc::clone(keys);
                 self.keys
+                    .there
                     .entry(SecretSource::clone(source))
                     .or_insert_with(keys);
             }
             if let (Some(tls), Some(trust)) = (&cell.policy.tls, last.trust(cell)) {
                 let trust = || Arc::clone(trust);
-                self.trust.entry(tls.trust.clone()).or_insert_with(trust);
+                self.trust
+                    .there
+                    .entry(tls.trust.clone())
+                    .or_insert_with(trust);
             }
             if let (Some(source), Some(pages)) = (&cell.policy.pages, last.pages(Some(cell))) {
                 let pages = || Arc::clone(pages);
-                self.pages.entry(Arc::clone(source)).or_insert_with(pages);
+                self.pages
+                    .there
+                    .entry(Arc::clone(source))
+                    .or_insert_with(pages);
             }
             if let (Some(sign_in), Some(passwords)) = (&cell.policy.sign_in, last.passwords(cell))
                 && let Some(source) = sign_in.file()
             {
                 let passwords = || Arc::clone(passwords);
-                let kept = self.passwords.entry(Arc::clone(source));
+                let kept = self.passwords.there.entry(Arc::clone(source));
                 kept.or_insert_with(passwords);
             }
             if let (Some(files), Some(folder)) = (&cell.policy.files, last.folder(cell)) {
                 let folder = || Arc::clone(folder);
-                let kept = self.folders.entry(Arc::clone(&files.folder));
+                let kept = self.folders.there.entry(Arc::clone(&files.folder));
                 kept.or_insert_with(folder);
             }
         }
@@ -216,16 +226,17 @@ impl Named {
             version: Version::of(text),
             flags,
             passing: self.passing,
-            keys: self.keys,
-            trust: self.trust,
-            pages: self.pages,
-            passwords: self.passwords,
-            folders: self.folders,
+            keys: self.keys.there,
+            trust: self.trust.there,
+            pages: self.pages.there,
+            passwords: self.passwords.there,
+            folders: self.folders.there,
         }
     }
 }
 
 /// Why what an entry names cannot be had.
+#[derive(Clone)]
 pub(super) struct Missing {
     refusal: Refusal,
     passing: bool,
@@ -252,16 +263,43 @@ impl Missing {
     }
 }
 
-/// Reads what `source` names, unless it has been read already.
-fn once<S: Clone + Eq + Hash, T>(
-    read: &mut HashMap<S, Arc<T>>,
-    source: &S,
-    how: impl FnOnce() -> Result<T, Missing>,
-) -> Result<(), Missing> {
-    if !read.contains_key(source) {
-        read.insert(source.clone(), Arc::new(how()?));
+/// What has been read of one sort, each once, however many cells name it.
+struct Once<S, T> {
+    there: HashMap<S, Arc<T>>,
+    missing: HashMap<S, Missing>,
+}
+
+impl<S, T> Default for Once<S, T> {
+    fn default() -> Self {
+        Self {
+            there: HashMap::default(),
+            missing: HashMap::default(),
+        }
     }
-    Ok(())
+}
+
+impl<S: Clone + Eq + Hash, T> Once<S, T> {
+    /// Reads what `source` names, unless it has been read already.
+    fn read(
+        &mut self,
+        source: &S,
+        how: impl FnOnce() -> Result<T, Missing>,
+    ) -> Result<(), Missing> {
+        if self.there.contains_key(source) {
+            return Ok(());
+        }
+        if let Some(why) = self.missing.get(source) {
+            return Err(why.clone());
+        }
+        match how() {
+            Ok(read) => _ = self.there.insert(source.clone(), Arc::new(read)),
+            Err(why) => {
+                self.missing.insert(source.clone(), why.clone());
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn secret(

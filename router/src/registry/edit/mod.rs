@@ -11,6 +11,7 @@ mod style;
 mod tests;
 mod value;
 
+use std::collections::HashSet;
 use std::fmt;
 
 pub use self::change::{Change, changes};
@@ -190,14 +191,10 @@ fn fresh(problems: Vec<Problem>, before: &[u8]) -> Vec<Problem> {
     let Err(known) = Registry::parse(before) else {
         return problems;
     };
-    let is_known = |problem: &Problem| {
-        let same = |known: &Problem| known.path == problem.path && known.what == problem.what;
-        known.iter().any(same)
-    };
-    problems
-        .into_iter()
-        .filter(|problem| !is_known(problem))
-        .collect()
+    let place = |problem: &Problem| (problem.path.clone(), problem.what.clone());
+    let known: HashSet<_> = known.iter().map(place).collect();
+    let is_fresh = |problem: &Problem| !known.contains(&place(problem));
+    problems.into_iter().filter(is_fresh).collect()
 }
 
 /// The text, if it is one JSON object.

@@ -115,13 +115,20 @@ fn read_entries<'t>(
 ) -> Option<Vec<Entry<'t>>> {
     let mut entries: Vec<Entry<'t>> = Vec::new();
     let mut names = HashMap::new();
+    let mut faults_of = HashMap::<&str, Vec<&Fault>>::default();
+    for fault in faults {
+        faults_of
+            .entry(fault.cell.as_str())
+            .or_default()
+            .push(fault);
+    }
     let read = json::members(root.nested(Key::Cells)?, |key, json| {
         let before = report.count();
         let mut entry = read_member(key, json, defaults, report);
         let name = entry.name().into_owned();
         entry.last = last.cell(&name).cloned();
         entry.problems = (before..report.count()).collect();
-        for fault in faults.iter().filter(|fault| fault.cell.as_str() == name) {
+        for fault in faults_of.get(&*name).into_iter().flatten() {
             entry.refuse(fault.key, None, fault.refusal.clone(), report);
         }
         let first = *names.entry(name).or_insert(entries.len());
