@@ -60,6 +60,9 @@ impl Folder {
         // What cannot be listed is listed again.
         self.passing = true;
         let chains = self.chains()?;
+        if chains.is_empty() && !self.good.is_empty() {
+            return Err(format!("{}: no certificate is left", self.path.display()));
+        }
         self.passing = false;
         let mut problems = Vec::new();
         self.good.retain(|chain, _| chains.contains(chain));
