@@ -477,6 +477,31 @@ async fn what_the_client_takes_back_is_reset_at_the_cell() {
 }
 
 #[tokio::test]
+async fn a_cell_that_takes_no_more_learns_that_the_client_left() {
+    /// `SETTINGS_INITIAL_WINDOW_SIZE` where nobody says another (RFC 9113 section 6.5.2).
+    const WINDOW: usize = 65_535;
+    let (router, cell) = started().await;
+    let (answer, mut say) = conversation(&router).await;
+    say.send_data(vec![7; 4 * WINDOW].into(), false).unwrap();
+    let mut line = cell.line().await;
+    let mut asked = line.asked().await;
+    let head = Response::new(());
+    let _reply = asked.respond.send_response(head, false).unwrap();
+    let answer = answer.await.unwrap();
+    let (body, mut came) = (asked.request.body_mut(), 0);
+    while came < WINDOW {
+        came += body.data().await.unwrap().unwrap().len();
+    }
+    drop((answer, say));
+    assert!(body.data().await.is_none_or(|more| more.is_err()));
+    // Others go elsewhere.
+    let other = getting(&router, "/");
+    let mut line = cell.line().await;
+    line.asked().await.answer(200, "ok");
+    assert_eq!(other.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_cut_is_reset_and_never_ended() {
     let (router, cell) = started().await;
     let mut client = Raw::connect(router.addr()).await.unwrap();

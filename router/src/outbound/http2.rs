@@ -13,7 +13,7 @@ use h2::Reason;
 use http::{Request, Response};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{Duration, Instant};
 
 use super::channel::{ChannelError, Failed, Message};
@@ -38,16 +38,21 @@ const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 const SEND_BUFFER: usize = 16 * 1024;
 /// After how long without a byte a connection is of no use to others, once somebody has waited so long in vain.
 const SILENCE: Duration = Duration::from_secs(1);
+/// So long a cell may take nothing of a body that nobody wants any more, and its connection carries other requests. It may wait
+/// itself, for its answer to be taken: of that it learns only by the end of the connection.
+const STUCK: Duration = Duration::from_secs(5);
 /// The largest head of an answer, in bytes.
 const HEAD_BYTES: u32 = 64 * 1024;
 
-/// Runs what hyper spawns on this thread.
-#[derive(Debug, Clone, Copy)]
-struct Here;
+/// Runs what hyper spawns for one connection on this thread, and knows what of it still runs.
+#[derive(Debug, Clone, Default)]
+struct Here(Rc<RefCell<JoinSet<()>>>);
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
     fn execute(&self, task: F) {
-        spawn_local(task);
+        let mut tasks = self.0.borrow_mut();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_local(async move { drop(task.await) });
     }
 }
 
@@ -58,6 +63,7 @@ pub struct Shared {
     sender: SendRequest<Loan>,
     driver: Driver,
     task: AbortHandle,
+    here: Here,
     address: SocketAddr,
     placement: Placement,
     trust: Option<Arc<Trust>>,
@@ -69,6 +75,8 @@ pub struct Shared {
     carried: Cell<bool>,
     /// The cell wants no more of it.
     retired: Cell<bool>,
+    /// Bodies of which something waits on it that nobody wants any more, and since when.
+    cut: RefCell<Vec<(Loan, Instant)>>,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
 }
@@ -85,6 +93,11 @@ impl fmt::Debug for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.task.abort();
+        let mut tasks = std::mem::take(&mut *self.here.0.borrow_mut());
+        // What waits for a cell that waits itself never ends, and its stream is never reset; all else has last words.
+        if self.oldest_cut().is_none() {
+            tasks.detach_all();
+        }
     }
 }
 
@@ -100,7 +113,8 @@ impl Shared {
         trust: Option<Arc<Trust>>,
     ) -> hyper::Result<Rc<Self>> {
         let heard = socket.heard();
-        let (sender, connection) = http2::Builder::new(Here)
+        let here = Here::default();
+        let (sender, connection) = http2::Builder::new(here.clone())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
@@ -123,6 +137,7 @@ impl Shared {
             sender,
             driver,
             task: task.abort_handle(),
+            here,
             address,
             placement: cell.placement.clone(),
             secure: trust.is_some(),
@@ -131,6 +146,7 @@ impl Shared {
             proven: Cell::new(false),
             carried: Cell::new(false),
             retired: Cell::new(false),
+            cut: RefCell::default(),
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
         }))
@@ -146,7 +162,15 @@ impl Shared {
     /// Whether it is of no use to another request: closed, given up by the cell, or idle for as long as `lasts`.
     pub fn is_over(&self, lasts: Duration) -> bool {
         let idle = self.streams.get() == 0 && self.idle_since.get().elapsed() >= lasts;
-        idle || self.retired.get() || self.sender.is_closed()
+        let stuck = || self.oldest_cut().is_some_and(|cut| cut.elapsed() >= STUCK);
+        idle || self.retired.get() || self.sender.is_closed() || stuck()
+    }
+
+    /// Since when the first of them waits that still does.
+    fn oldest_cut(&self) -> Option<Instant> {
+        let mut cut = self.cut.borrow_mut();
+        cut.retain(|(body, _)| body.is_lent());
+        cut.first().map(|(_, since)| *since)
     }
 
     /// Whether the cell takes another request on it now.
@@ -172,8 +196,12 @@ pub struct Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(lent) = &self.lent {
-            lent.cut();
+        if let Some(lent) = &self.lent
+            && !lent.cut()
+        {
+            // hyper looks at nothing else before the cell has taken what it has.
+            let mut cut = self.shared.cut.borrow_mut();
+            cut.push((lent.clone(), Instant::now()));
         }
         // The cell may be gone without a word, or stand still: the next request finds out on a fresh connection, where it
         // is safe. The kernel alone would take a quarter of an hour for it while requests go on.

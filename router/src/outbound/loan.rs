@@ -52,17 +52,25 @@ impl Loan {
         lent.body.take()
     }
 
-    /// Ends it where it is: a stream that still sends it is reset.
-    pub fn cut(&self) {
+    /// Whether who sends it still has it.
+    pub fn is_lent(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+
+    /// Ends it where it is: a stream that still sends it is reset. `false` if who sends it may not look before the cell has
+    /// taken what was read of it.
+    pub fn cut(&self) -> bool {
         let (body, reader) = {
             let mut lent = self.0.borrow_mut();
             lent.cut = true;
             (lent.body.take(), lent.reader.take())
         };
-        drop(body);
+        let over = body.is_none_or(|body| body.is_end_stream());
+        let looks = reader.is_some();
         if let Some(reader) = reader {
             reader.wake();
         }
+        over || looks
     }
 }
 
@@ -84,6 +92,7 @@ impl Body for Loan {
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(frame) => {
                 lent.read = true;
+                lent.reader = None;
                 Poll::Ready(frame.map(|frame| {
                     let frame = frame.map_err(|cut| Severed::from(Some(cut)))?;
                     Ok(frame.map_data(Piece::into_bytes))
