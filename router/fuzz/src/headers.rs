@@ -49,6 +49,14 @@ const PROXIES: [&str; 13] = [
     "x-forwarded-ssl",
     "x-real-ip",
 ];
+/// What Fly's edge passes on as it came.
+const NOT_THE_EDGES: [&str; 5] = [
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "forwarded",
+];
 const STEERING: [&str; 4] = [
     "fly-replay",
     "fly-replay-cache",
@@ -184,6 +192,7 @@ fn forwarded(
             && !ROUTERS.contains(&&plain(name)[..])
             && !(PROXIES.contains(&&plain(name)[..]) && (disguised || !peer.trusted))
             && (peer.edge || !name.starts_with("fly-") || !PROXIES.contains(&&name[..]))
+            && !(peer.edge && NOT_THE_EDGES.contains(&&name[..]))
     });
     let mut say = |name: &str, value: &[u8]| after.insert(name.to_owned(), vec![value.to_vec()]);
     say("host", b"alice.example.com");
