@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::front_door::{FrontDoor, SIGNATURE};
 
-/// How long one router may take, if that is no longer than an interval: beats to the others do not wait for more.
+/// How long one router may take to be found, and to answer, if that is no longer than an interval: beats to the others wait for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// By how much of itself an interval is shortened at most, at random: cells that woke together do not beat together.
 const JITTER: f64 = 0.2;

@@ -231,6 +231,15 @@ async fn a_website_reads_nothing_where_nobody_needs_a_token() {
         let answer = client::send(admin, Http::One, request).await.unwrap();
         assert_eq!(answer.status.as_u16(), status, "{site}");
     }
+    // Who follows a link to it sees it.
+    let follows = Request::get("/").header("host", &own);
+    let follows = follows
+        .header("sec-fetch-site", "cross-site")
+        .header("sec-fetch-mode", "navigate")
+        .header("sec-fetch-dest", "document")
+        .body(client::full(""));
+    let page = client::send(admin, Http::One, follows.unwrap()).await;
+    assert_eq!(page.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -395,8 +395,8 @@ async fn a_machine_that_runs_while_its_cell_hangs_is_missing_until_nothing_is_ex
     let heard = Heard::start(on_fly(&fly, json!({}))).await;
     let machine = machine(&fly, "alice", heard.beats);
     let mut alice = beating(entry(&machine), 1);
-    // Time for some looks.
-    alice["wake_timeout_ms"] = json!(3000);
+    // Time to start, and for some looks.
+    alice["wake_timeout_ms"] = json!(10_000);
     save(&heard.admin.router, json!({ "alice": alice })).await;
     let woken = client::get(heard.admin.router.addr(), HOST, "/up")
         .await

@@ -482,7 +482,8 @@ async fn a_cell_that_takes_no_more_learns_that_the_client_left() {
     const WINDOW: usize = 65_535;
     let (router, cell) = started().await;
     let (answer, mut say) = conversation(&router).await;
-    say.send_data(vec![7; 4 * WINDOW].into(), false).unwrap();
+    // All of it is there, and its last part waits.
+    say.send_data(vec![7; WINDOW + 1].into(), true).unwrap();
     let mut line = cell.line().await;
     let mut asked = line.asked().await;
     let head = Response::new(());

@@ -375,17 +375,6 @@ fn an_edit_that_was_cut_off_is_on_record_as_such() {
     assert_eq!(through, ["by hand", "cell pause", cut_off, "cell disable"]);
 }
 
-#[test]
-fn what_was_never_made_is_not_what_undo_brings_back() {
-    let place = Place::new(START);
-    place.done(&["cell", "pause", "first"]);
-    let paused = place.text();
-    place.done(&["cell", "disable", "first"]);
-    std::fs::write(&place.file, paused).unwrap();
-    place.done(&["registry", "undo"]);
-    assert_eq!(place.text(), START);
-}
-
 #[tokio::test]
 async fn a_running_router_puts_on_record_what_comes_by_hand() {
     let place = Place::new(START);

@@ -162,10 +162,18 @@ fn is_led_here(request: &Request) -> bool {
         origin.split_once("://").map_or("", |(_, host)| host)
     });
     // What a page loads without reading it says no origin (Fetch Metadata Request Headers, section 2.4).
+    // Who follows a link sees the answer, and the page with the link does not.
+    let follows = headers
+        .get("sec-fetch-mode")
+        .is_some_and(|mode| mode == "navigate")
+        && headers
+            .get("sec-fetch-dest")
+            .is_some_and(|place| place == "document")
+        && request.method().is_safe();
     let mut sites = headers.get_all("sec-fetch-site").iter();
     !hosts.iter().all(|host| is_local(host))
         || pages.any(|page| !hosts.contains(&page))
-        || sites.any(|site| site != "same-origin" && site != "none")
+        || !follows && sites.any(|site| site != "same-origin" && site != "none")
 }
 
 /// Whether a host, with a port or without, is an address or `localhost`.

@@ -60,12 +60,14 @@ impl Loan {
     /// Ends it where it is: a stream that still sends it is reset. `false` if who sends it may not look before the cell has
     /// taken what was read of it.
     pub fn cut(&self) -> bool {
+        // Who has sent all of it has let go of it.
+        let over = !self.is_lent();
         let (body, reader) = {
             let mut lent = self.0.borrow_mut();
             lent.cut = true;
             (lent.body.take(), lent.reader.take())
         };
-        let over = body.is_none_or(|body| body.is_end_stream());
+        drop(body);
         let looks = reader.is_some();
         if let Some(reader) = reader {
             reader.wake();

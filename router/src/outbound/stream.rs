@@ -340,20 +340,22 @@ impl Upstream {
             breaker.failed_to_connect(cell);
             return Err(absent);
         };
-        if to.wake == Wake::Never {
-            return Err(StreamError::Asleep);
-        }
         let Some(waker) = &self.waker else {
             // Nobody here can wake it. Where it has no address it may sleep, until the edge wakes it.
-            if !matches!(absent, StreamError::Dial(DialError::Unresolved(_))) {
+            let sleeps = matches!(absent, StreamError::Dial(DialError::Unresolved(_)));
+            if !sleeps {
                 breaker.failed_to_connect(cell);
             }
-            return Err(absent);
+            return Err(match to.wake {
+                Wake::Never if sleeps => StreamError::Asleep,
+                Wake::Never | Wake::Wait | Wake::WaitFor(_) => absent,
+            });
         };
         // Or it may have been found that it does not come up.
-        if breaker
-            .refuses(&cell.placement)
-            .is_some_and(|left| !left.is_zero())
+        if to.wake != Wake::Never
+            && breaker
+                .refuses(&cell.placement)
+                .is_some_and(|left| !left.is_zero())
         {
             return Err(StreamError::Wake("it failed to a moment ago".into()));
         }

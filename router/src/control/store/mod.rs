@@ -314,8 +314,8 @@ impl Store {
         Ok(agreed)
     }
 
-    /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, but for edits
-    /// that were not made, or the newest where `now` is not on record yet.
+    /// The text of `which`, or of the version before `now`: the one on record below the newest record of `now`, or the
+    /// newest where `now` is not on record yet.
     ///
     /// # Errors
     /// `StoreError`.
@@ -326,11 +326,9 @@ impl Store {
         // Where nothing is there, there is no need to look for it.
         let mut seen = now == Version::of(b"");
         let (mut newest, mut before) = (None, None);
-        let mut unmade = false;
         self.walk(None, FEW, |_, record| {
             newest.get_or_insert(record.version);
-            let was_made = !std::mem::replace(&mut unmade, record.through == CUT_OFF);
-            if seen && record.version != now && was_made {
+            if seen && record.version != now {
                 before = Some(record.version);
                 return ControlFlow::Break(());
             }

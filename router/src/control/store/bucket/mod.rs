@@ -311,7 +311,7 @@ impl Bucket {
                 return Ok(proposal);
             }
             let what = if same {
-                vec!["what came by hand is confirmed".to_owned()]
+                vec!["what is stored is confirmed".to_owned()]
             } else {
                 said(&proposal.changes)
             };
