@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::echo::{ANSWER_WITH, Echo};
+use crate::wake;
 
 /// Machine id of the router.
 const FRONT: &str = "f0000000000001";
@@ -328,6 +329,28 @@ async fn failed_replay_is_rescued_by_waking_the_cell_and_streaming() {
         .unwrap();
     assert_eq!(stage.kinds(&answer), REPLAYED);
     assert_eq!(answer.json()["lane"], "replay");
+}
+
+#[tokio::test]
+async fn under_an_https_redirect_the_edge_is_told_to_remember_nothing() {
+    for redirects in [false, true] {
+        let fly = Fly::start().await.unwrap();
+        let machine = fly.machine(MachineSpec::cell(wake::APP, "alice")).unwrap();
+        let mut alice = wake::entry(&machine);
+        alice["replay"] = json!("cached");
+        let mut options = wake::on_fly(&fly, json!({ "alice": alice }));
+        if redirects {
+            options = options.args(["--https-redirect"]);
+        }
+        let router = Router::start(options).await;
+        let request = Request::get("/page").header("host", "alice.example.com");
+        let request = request.header("x-forwarded-proto", "https");
+        let request = request.body(full("")).unwrap();
+        let answer = client::send(router.addr(), Http::One, request).await;
+        let answer = answer.unwrap();
+        assert!(!answer.header("fly-replay").is_empty());
+        assert_eq!(answer.header("fly-replay-cache").is_empty(), redirects);
+    }
 }
 
 #[tokio::test]

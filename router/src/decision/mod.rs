@@ -168,11 +168,12 @@ impl Found<'_> {
 
     /// The prefix below which every path of the request's host is this cell's, for a replay that the edge remembers;
     /// `None` where that cannot be said of any, where another prefix lies below it, or where the router looks at each request
-    /// itself: serves files of the cell, has not everybody wake it, or bounds what it is sent. What the edge remembers it
-    /// does not ask the router again, and it knows of no exceptions.
-    pub fn exclusive_prefix(&self, registry: &Registry) -> Option<String> {
+    /// itself: serves files of the cell, has not everybody wake it, bounds what it is sent, or sends whoever comes by plain HTTP
+    /// elsewhere (`https_only`). What the edge remembers it does not ask the router again, and it knows of no exceptions.
+    pub fn exclusive_prefix(&self, registry: &Registry, https_only: bool) -> Option<String> {
         let policy = &self.cell.policy;
-        if policy.files.is_some()
+        if https_only
+            || policy.files.is_some()
             || policy.wake_for != WakeFor::All
             || policy.limits.max_body_bytes.is_some()
         {

@@ -429,10 +429,11 @@ fn a_prefix_is_exclusive_unless_files_or_another_cell_lie_below_it() {
         let facts = Facts::read(&head, BodyLength::None, &surroundings).unwrap();
         let found = resolve(&registry, &facts).unwrap();
         assert_eq!(
-            found.exclusive_prefix(&registry).as_deref(),
+            found.exclusive_prefix(&registry, false).as_deref(),
             prefix,
             "{host}"
         );
+        assert_eq!(found.exclusive_prefix(&registry, true), None, "{host}");
     }
 }
 

@@ -29,7 +29,7 @@ use crate::live::snapshot::Current;
 use crate::outbound::sign_in::Gate;
 use crate::outbound::stream::{Destination, Lease, Outgoing, Upstream, Wake};
 use crate::outbound::{StreamError, chain, hold, now};
-use crate::registry::{Cell, HostName, Identity, Protocol, Registry};
+use crate::registry::{Cell, HostName, Identity, Protocol};
 use crate::respond::{self, Audience, Sheet, Words};
 use crate::wire::forward::{self, Rewrite};
 use crate::wire::identity::{self, Introduction, Peer};
@@ -399,10 +399,9 @@ impl Service {
             }
             Decision::Answer(answer) => Outcome::Words(refuse(answer)),
             Decision::Replay(kind) => {
-                // What the edge remembers, it sends on by plain HTTP, too.
-                let remembers = self.config.https_redirect.is_none();
-                let registry = remembers.then_some(&snapshot.registry);
-                Outcome::Words(replay(registry, &facts, &found, kind, keys))
+                let https_only = self.config.https_redirect.is_some();
+                let prefix = || found.exclusive_prefix(&snapshot.registry, https_only);
+                Outcome::Words(replay(&facts, &found, kind, keys, prefix))
             }
             Decision::Stream(_) => {
                 let limits = &found.cell.policy.limits;
@@ -635,13 +634,13 @@ fn replayed_by_us(facts: &Facts<'_>, found: &Found<'_>, keys: Option<&Arc<Keys>>
     )
 }
 
-/// The edge remembers the replay as far as what lies around the cell in `registry` lets it; not at all without one.
+/// The edge remembers a cached replay below `prefix`, and not at all where there is none.
 fn replay(
-    registry: Option<&Registry>,
     facts: &Facts<'_>,
     found: &Found<'_>,
     kind: ReplayKind,
     keys: Option<&Arc<Keys>>,
+    prefix: impl FnOnce() -> Option<String>,
 ) -> Words {
     let placement = &found.cell.placement;
     match kind {
@@ -659,9 +658,8 @@ fn replay(
         }
         ReplayKind::Cached { .. } => {
             let host = HostName::normalise(facts.authority).unwrap_or_default();
-            let prefix = registry.and_then(|registry| found.exclusive_prefix(registry));
             let remember =
-                prefix.and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
+                prefix().and_then(|prefix| fly::cache_pattern(&host, &prefix, facts.path()));
             respond::replay(placement, kind, None, remember)
         }
     }
