@@ -14,11 +14,11 @@ use futures_util::future::join_all;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::front_door::{FrontDoor, SIGNATURE};
 
-/// How long one router may take to be found, and to answer, if that is no longer than an interval: beats to the others wait for it.
+/// How long one router may take, if that is no longer than an interval: beats to the others wait for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// By how much of itself an interval is shortened at most, at random: cells that woke together do not beat together.
 const JITTER: f64 = 0.2;
@@ -35,18 +35,13 @@ pub(crate) struct Beat {
 /// Posts beats for ever.
 pub(crate) async fn beat(beat: Beat, cell: String, door: Arc<FrontDoor>) -> Infallible {
     let (mut last, mut well) = (0, true);
-    let patience = PATIENCE.min(beat.every);
     loop {
         let began = Instant::now();
+        let by = began + PATIENCE.min(beat.every);
         last = now_ms().max(last + 1);
         let target = format!("/v1/cells/{cell}/beat");
         let token = door.beat(last);
-        let posted = join_all(
-            beat.to
-                .iter()
-                .map(|to| post_all(to, &target, &token, patience)),
-        )
-        .await;
+        let posted = join_all(beat.to.iter().map(|to| post_all(to, &target, &token, by))).await;
         let problem = posted.into_iter().find_map(Result::err);
         match &problem {
             Some(problem) if well => tracing::warn!(problem, "a beat did not arrive"),
@@ -58,14 +53,14 @@ pub(crate) async fn beat(beat: Beat, cell: String, door: Arc<FrontDoor>) -> Infa
     }
 }
 
-/// Posts one beat to every address of a name.
-async fn post_all(to: &str, target: &str, token: &str, patience: Duration) -> Result<(), String> {
+/// Posts one beat to every address of a name, by then.
+async fn post_all(to: &str, target: &str, token: &str, by: Instant) -> Result<(), String> {
     let named = |problem: &dyn std::fmt::Display| format!("{to}: {problem}");
-    let addresses = timeout(patience, lookup_host(to)).await;
+    let addresses = timeout_at(by, lookup_host(to)).await;
     let addresses = addresses.map_err(|_| named(&"its name is not found in time"))?;
     let addresses: Vec<_> = addresses.map_err(|problem| named(&problem))?.collect();
     let posted = addresses.iter().map(|address| async move {
-        let posted = timeout(patience, post(*address, to, target, token)).await;
+        let posted = timeout_at(by, post(*address, to, target, token)).await;
         let posted = posted.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         posted.map_err(|problem| format!("{address}: {problem}"))
     });
