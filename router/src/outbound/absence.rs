@@ -238,6 +238,14 @@ impl Watched {
     }
 }
 
+/// What has been heard of a cell since the last look.
+struct Heard {
+    /// It has beaten.
+    beat: bool,
+    /// It is being woken.
+    wakes: bool,
+}
+
 impl Watch {
     fn new(cell: &Arc<Cell>, now: Instant) -> Self {
         Self {
@@ -305,8 +313,8 @@ impl Watch {
         }
     }
 
-    /// Takes over what this router has heard and done; whether there was a beat.
-    fn listen(&mut self, absence: &Absence, now: Instant) -> bool {
+    /// Takes over what this router has heard and done.
+    fn listen(&mut self, absence: &Absence, now: Instant) -> Heard {
         let last = absence.beats.pulse(self.cell.name.as_str()).last;
         let last = last.filter(|last| last.at > self.since);
         if let Some(last) = &last {
@@ -315,31 +323,25 @@ impl Watch {
             }
             self.heard(last.at);
         }
+        let live = absence.cells.find(self.cell.name.as_str());
+        let wakes = live.as_ref().is_some_and(|live| live.waking().is_some());
+        let woke = live.is_some_and(|live| live.was_told_since(&self.cell.placement, self.since));
         // A wake says something of one that was asleep; of one that was awake only that it has come to a good end.
-        let slept = matches!(self.home, Home::Unseen | Home::Asleep);
-        if slept && self.is_waking(absence)
-            || absence
-                .cells
-                .find(self.cell.name.as_str())
-                .is_some_and(|live| live.was_told_since(&self.cell.placement, self.since))
-        {
+        if woke || wakes && matches!(self.home, Home::Unseen | Home::Asleep) {
             self.heard(now);
         }
-        last.is_some()
-    }
-
-    /// Whether it is being woken.
-    fn is_waking(&self, absence: &Absence) -> bool {
-        let live = absence.cells.find(self.cell.name.as_str());
-        live.is_some_and(|live| live.waking().is_some())
+        Heard {
+            beat: last.is_some(),
+            wakes,
+        }
     }
 
     /// Judges its silence, and tells what has changed; whether the platform is to be asked.
     fn look(&mut self, absence: &Absence, now: Instant) -> bool {
-        let beat = self.listen(absence, now);
+        let Heard { beat, wakes } = self.listen(absence, now);
         let every = self.cell.policy.limits.beat_every;
         let lasts = now.saturating_duration_since(self.since);
-        let verdict = if self.missing.is_none() && self.is_waking(absence) {
+        let verdict = if wakes && self.missing.is_none() {
             // How that ends says more. Until then it is silent as long as before.
             Verdict::Well
         } else {
