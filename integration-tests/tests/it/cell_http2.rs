@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::admin_api::Admin;
 use crate::identity::proof;
 use crate::scene::{HOST, at, options, registry, said};
 
@@ -363,6 +364,32 @@ async fn what_follows_the_promised_length_is_heard() {
         let record = router.next_record(|record| record["status"] == 200).await;
         assert_eq!(record["response_body"], "complete");
     }
+}
+
+#[tokio::test]
+async fn a_status_that_is_none_is_counted_with_the_cells_errors() {
+    let cell = Http2Cell::listen().await;
+    let admin = Admin::start(options(json!({ "alice": entry(cell.addr()) }))).await;
+    let mut line = None;
+    for status in [500, 700] {
+        let answered = getting(&admin.router, "/");
+        if line.is_none() {
+            line = Some(cell.line().await);
+        }
+        line.as_mut().unwrap().asked().await.answer(status, "odd");
+        assert_eq!(answered.await.unwrap().unwrap().status, status);
+        let path = |record: &Value| record["status"] == status;
+        admin.router.next_record(path).await;
+    }
+    let metrics = admin.send("read", "GET", "/metrics", &[], "").await.text();
+    let requests = metrics
+        .lines()
+        .filter(|line| line.starts_with("cell_router_requests_total{"));
+    let counted: Vec<_> = requests.filter(|line| line.contains("5xx")).collect();
+    assert!(
+        counted.len() == 1 && counted[0].ends_with(" 2"),
+        "{counted:?}"
+    );
 }
 
 #[tokio::test]

@@ -182,6 +182,17 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
     {
         said(&router, "certificates loaded").await;
     }
+
+    for file in ["a.pem", "a.key"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    let none_left = |event: &serde_json::Value| {
+        let text = event["message"].as_str();
+        text.is_some_and(|text| text.contains("no certificate is left"))
+    };
+    router.next_event(none_left).await;
+    let still = handshake(address, "alice.example.com", &second, b"h2").await;
+    assert!(still.is_ok());
 }
 
 #[tokio::test]

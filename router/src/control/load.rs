@@ -291,13 +291,10 @@ impl<S: Clone + Eq + Hash, T> Once<S, T> {
         if let Some(why) = self.missing.get(source) {
             return Err(why.clone());
         }
-        match how() {
-            Ok(read) => _ = self.there.insert(source.clone(), Arc::new(read)),
-            Err(why) => {
-                self.missing.insert(source.clone(), why.clone());
-                return Err(why);
-            }
-        }
+        let read = how().inspect_err(|why| {
+            self.missing.insert(source.clone(), why.clone());
+        })?;
+        self.there.insert(source.clone(), Arc::new(read));
         Ok(())
     }
 }
@@ -366,3 +363,27 @@ fn text(named: &str, path: &Path, most: u64) -> Result<String, Missing> {
 }
 
 const MEND_FILE: &str = "mend it, then touch the registry or send SIGHUP to the router";
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_many_name_is_looked_for_once_whether_it_is_there_or_not() {
+        for there in [true, false] {
+            let (mut files, looks) = (Once::default(), Cell::new(0));
+            for _ in 0..3 {
+                let read = files.read(&"a.pem", || {
+                    looks.set(looks.get() + 1);
+                    there
+                        .then_some(7)
+                        .ok_or_else(|| Missing::new("a.pem", "it is gone"))
+                });
+                assert_eq!(read.is_ok(), there);
+            }
+            assert_eq!(looks.get(), 1);
+        }
+    }
+}
