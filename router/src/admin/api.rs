@@ -161,15 +161,12 @@ fn is_led_here(request: &Request) -> bool {
         let origin = origin.to_str().unwrap_or_default();
         origin.split_once("://").map_or("", |(_, host)| host)
     });
-    // What a page loads without reading it says no origin (Fetch Metadata Request Headers, section 2.4).
-    // Who follows a link sees the answer, and the page with the link does not.
-    let follows = headers
-        .get("sec-fetch-mode")
-        .is_some_and(|mode| mode == "navigate")
-        && headers
-            .get("sec-fetch-dest")
-            .is_some_and(|place| place == "document")
-        && request.method().is_safe();
+    // What a page loads without reading it says no origin (Fetch Metadata Request Headers, section 2.4). Who follows a link
+    // sees the answer, and the page with the link does not.
+    let says = |name, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let follows = request.method().is_safe()
+        && says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document");
     let mut sites = headers.get_all("sec-fetch-site").iter();
     !hosts.iter().all(|host| is_local(host))
         || pages.any(|page| !hosts.contains(&page))

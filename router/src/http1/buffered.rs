@@ -502,83 +502,58 @@ mod tests {
     use crate::http1::pipe::{self, Piped, Source};
     use crate::http1::tcp::Tcp;
 
-    /// Takes what is written, and has passed nothing on: TLS before a socket that is full.
-    struct Full;
+    /// Takes what is written, and has passed nothing on: TLS before a socket that is full. Or, with an error, its writes fail,
+    /// and then it has ended: a socket tells only once how its connection broke.
+    struct Told(Option<io::ErrorKind>);
 
-    impl AsyncRead for Full {
+    impl Told {
+        fn over(&self) -> Poll<io::Result<()>> {
+            match self.0 {
+                Some(_) => Poll::Ready(Ok(())),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    impl AsyncRead for Told {
         fn poll_read(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
             _: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            Poll::Pending
+            self.over()
         }
     }
 
-    impl AsyncWrite for Full {
+    impl AsyncWrite for Told {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
+            Poll::Ready(self.0.map_or(Ok(bytes.len()), |kind| Err(kind.into())))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            self.over()
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            self.over()
         }
     }
 
-    impl Io for Full {
+    impl Io for Told {
         fn reset_on_close(&self) {}
     }
 
     #[test]
     fn what_was_left_and_is_not_on_the_socket_is_unwritten() {
-        let mut io = Buffered::new(Box::new(Full), BytesMut::new());
+        let mut io = Buffered::new(Box::new(Told(None)), BytesMut::new());
         io.queue(b"words", Piece::default(), b"");
         io.fate = Fate::Left(Waker::noop().clone());
         let flushed = io.poll_flush(&mut Context::from_waker(Waker::noop()));
         assert!(flushed.is_pending() && io.is_unwritten());
-    }
-
-    /// Its writes fail, and then it has ended: a socket tells only once how its connection broke.
-    struct Broken(io::ErrorKind);
-
-    impl AsyncRead for Broken {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Broken {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Err(self.0.into()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl Io for Broken {
-        fn reset_on_close(&self) {}
     }
 
     #[test]
@@ -589,7 +564,7 @@ mod tests {
             (io::ErrorKind::HostUnreachable, false),
             (io::ErrorKind::BrokenPipe, true),
         ] {
-            let mut io = Buffered::new(Box::new(Broken(kind)), BytesMut::new());
+            let mut io = Buffered::new(Box::new(Told(Some(kind))), BytesMut::new());
             let mut context = Context::from_waker(Waker::noop());
             io.queue(b"words", Piece::default(), b"");
             let Poll::Ready(Err(error)) = io.poll_flush(&mut context) else {

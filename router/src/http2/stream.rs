@@ -164,7 +164,8 @@ fn give_back(receive: &mut RecvStream, bytes: usize) {
 /// What nobody reads on holds up no other body of the connection.
 impl Drop for Body {
     fn drop(&mut self) {
-        if let (1.., Ok(mut state)) = (self.taken, self.state.try_borrow_mut())
+        if self.taken > 0
+            && let Ok(mut state) = self.state.try_borrow_mut()
             && let Some(receive) = &mut state.receive
         {
             give_back(receive, self.taken);
